@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import torch
 from torch import Tensor
 
 from gcpzoo.functional.covariance import as_matrix
@@ -13,6 +14,13 @@ def _single(value: float) -> float:
     """A number rounded to float32."""
     rounded: float = struct.unpack("f", struct.pack("f", value))[0]
     return rounded
+
+
+def _weights(m: int) -> tuple[float, float]:
+    """c and c + bM for M positions."""
+    b = _single(-1 / m / m)
+    c = _single(b + _single(1 / m)) - b
+    return c, c + b * m
 
 
 def released_covariance(x: Tensor) -> Tensor:
@@ -36,8 +44,14 @@ def released_covariance(x: Tensor) -> Tensor:
     """
     x = as_matrix(x).double()
     m = x.shape[2]
-    b = _single(-1 / m / m)
-    c = _single(b + _single(1 / m)) - b
+    c, share = _weights(m)
     mean = x.mean(2, keepdim=True)
     centred = x - mean
-    return c * centred @ centred.mT + m * (c + b * m) * mean @ mean.mT
+    return c * centred @ centred.mT + m * share * mean @ mean.mT
+
+
+def released_centring(x: Tensor) -> Tensor:
+    r""":math:`X\hat I = cX_c + (c + bM)\bar x\mathbf 1^\top` of ``(B, d, M)`` in float64, see above."""
+    c, share = _weights(x.shape[2])
+    mean = x.mean(2, keepdim=True)
+    return torch.add(share * mean, x - mean, alpha=c)

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix
 from gcpzoo.functional.small_side import features, gram, symmetric_product
 
 SpectralMap = Callable[[Tensor, Tensor], Tensor]
+
+LOST = 2.0**24  # a float32 of at most 1 is within its inverse, halved
 
 
 def spread(w: Tensor) -> Tensor:
@@ -49,23 +52,29 @@ def over(a: Tensor, w: Tensor) -> Tensor:
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (rounding noise set to 0) in float64, and eigenvectors; NaN eigenvalues where ``a`` is not finite."""
     finite = a.diagonal(dim1=1, dim2=2).sum(1).isfinite()
-    w, v = torch.linalg.eigh(torch.where(finite[:, None, None], a, 0))
+    w, v = lapack.eigh(torch.where(finite[:, None, None], a, 0))
     w = w.double()
     w = torch.where(w > w.shape[1] * torch.finfo(torch.float64).eps * w[:, -1:], w, 0)
     return torch.where(finite[:, None], w, torch.nan), v
 
 
+def _features(x: Tensor, center: bool, precision: torch.dtype) -> Tensor:
+    """:func:`features` in another dtype, without a second buffer."""
+    y = x.to(precision)
+    return features(y, center) if y is x or not center else y.sub_(y.mean(2, keepdim=True))
+
+
 class _SpectralFunction(torch.autograd.Function):
     """``eigh`` in ``precision``; after it products with orthonormal factors, in the dtype of ``x``.
 
-    Saved are the eigenvectors U and UᵀY, on the M×M side from G = V Λ Vᵀ: U = Y V (ΛM)^(-1/2) and UᵀY = (ΛM)^(1/2) Vᵀ;
-    on the d×d side in float32, where f is smooth and UᵀY need not be accurate for small eigenvalues, U and the input.
+    Saved are, beside eigenvalues, on the M×M side U and UᵀY, from G = V Λ Vᵀ as U = Y V (ΛM)^(-1/2) and
+    UᵀY = (ΛM)^(1/2) Vᵀ; on the d×d side the features, U, and (unless f is smooth, and UᵀY need not be accurate for small
+    eigenvalues) what U lost in rounding, in 16 bits.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: SpectralMap, center: bool, precision: torch.dtype) -> Tensor:
-        y = x.to(precision)
-        y = features(y, center) if y is x or not center else y.sub_(y.mean(2, keepdim=True))  # no second buffer
+        y = _features(x, center, precision)
         a, small = gram(y)
         w, v = eigh(a)
         values = f(w, w)
@@ -76,15 +85,17 @@ class _SpectralFunction(torch.autograd.Function):
         length = (w * x.shape[2]).sqrt()
         u = (y @ v * over(length, length**2)[:, None].to(precision) if small else v).to(x.dtype)
         if ctx.needs_input_grad[0]:
-            rotated = v.mT * length[:, :, None].to(precision) if small else x if smooth else v.mT @ y
-            ctx.save_for_backward(w, u, rotated.to(x.dtype))
+            if small:
+                ctx.save_for_backward(w, u, (v.mT * length[:, :, None].to(precision)).to(x.dtype))
+            else:
+                ctx.save_for_backward(w, u, x, *([] if smooth else [((v - u) * LOST).half()]))
             ctx.f, ctx.small, ctx.smooth, ctx.center, ctx.positions = f, small, smooth, center, x.shape[2]
         return symmetric_product(u * values[:, None].to(x.dtype), u.mT)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        w, u, rotated = ctx.saved_tensors
+        w, u, rotated, *lost = ctx.saved_tensors  # on the d×d side the features instead of rotated
         cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent
         p = symmetric_product(u.mT, cu)
         with torch.enable_grad():
@@ -103,10 +114,11 @@ class _SpectralFunction(torch.autograd.Function):
         p /= m
         if ctx.small:
             inner = torch.baddbmm(cu.mul_((g / m)[:, None].to(p.dtype)), u, p)
+        elif ctx.smooth:
+            inner, rotated = symmetric_product(u @ p, u.mT), features(rotated, ctx.center)
         else:
-            inner = u @ p
-            if ctx.smooth:
-                inner, rotated = symmetric_product(inner, u.mT), features(rotated, ctx.center)
+            v = (lost[0].to(w.dtype) / LOST).add_(u)
+            inner, rotated = u @ p, (v.mT @ _features(rotated, ctx.center, w.dtype)).to(p.dtype)
         return inner @ rotated, None, None, None
 
 

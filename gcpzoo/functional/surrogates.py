@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
-from gcpzoo.functional.released import released_covariance
+from gcpzoo.functional.released import released_centring, released_covariance
+from gcpzoo.functional.small_side import symmetric_product
 from gcpzoo.functional.spectral import matrix_power
 
 FLOOR = torch.finfo(torch.float64).eps
@@ -45,29 +48,59 @@ BACKWARDS = ("exact", "newton", *RULES)
 
 
 class _Root(torch.autograd.Function):
-    """``a, rule -> a^(1/2)`` and the eigenvalues, all in float64."""
+    """``x, rule, center ->`` root of the covariance and its eigenvalues, all in float64, on the smaller side.
+
+    With fewer positions than channels, X = QR, Q ``(d, M)`` with orthonormal columns, and the covariance is that of R
+    ``(M, M)`` between Q and Qᵀ, whatever the centring. The d - M eigenvalues 0 are raised to ε like all others: outside
+    the range of Q the root is √ε times the identity.
+    """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, rule: str) -> tuple[Tensor, Tensor]:
-        w, u = torch.linalg.eigh(a)
+    def forward(ctx: Any, x: Tensor, rule: str, center: bool) -> tuple[Tensor, Tensor]:
+        d, m = x.shape[1:]
+        q, r = lapack.qr(x) if m < d else (None, x)
+        w, u = lapack.eigh(released_covariance(r) if center else covariance(r, center=False))
         w = w.abs().clamp_min(FLOOR)
         if rule == "topn":
-            w = w.scatter(1, w.argsort(1)[:, :50], FLOOR)
-        ctx.save_for_backward(w, u)
+            zeros = d - w.shape[1]
+            w = w.scatter(1, w.argsort(1)[:, : max(0, 50 - zeros)], FLOOR)
+        rotated = u.mT @ (released_centring(r) if center else r / m)
+        root = w.sqrt()
+        if q is None:
+            value, spectrum = symmetric_product(u * root[:, None], u.mT), w
+        else:
+            u, floor = q @ u, math.sqrt(FLOOR)
+            value = symmetric_product(u * (root - floor)[:, None], u.mT)
+            value.diagonal(dim1=1, dim2=2).add_(floor)
+            spectrum = torch.cat([w.new_full((w.shape[0], d - m), FLOOR), w], 1)
+        ctx.save_for_backward(w, u, rotated)
         ctx.rule = rule
-        return (u * w.sqrt()[:, None]) @ u.mT, w
+        return value, spectrum
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None]:
-        w, u = ctx.saved_tensors
-        root = w.sqrt()
-        gap = root[:, :, None] - root[:, None]
-        divided = torch.where(gap == 0, 0, RULES[ctx.rule](w) * gap)
-        divided.diagonal(dim1=1, dim2=2).copy_(0.5 / root)
-        inner = (u.mT @ (grad + grad.mT) @ u) / 2 * divided
-        inner.diagonal(dim1=1, dim2=2).add_(grad_w)
-        return u @ inner @ u.mT, None
+    def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None, None]:
+        w, u, rotated = ctx.saved_tensors
+        n = w.shape[1]
+        small = n < u.shape[1]
+        cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent
+        p = symmetric_product(u.mT, cu)
+        divided = _divided(torch.cat([w, torch.full_like(w[:, :1], FLOOR)], 1) if small else w, ctx.rule)
+        inner = p * divided[:, :n, :n]
+        inner.diagonal(dim1=1, dim2=2).add_(2 * grad_w[:, -n:])
+        if small:  # from the range of Q to what is outside; the block outside never reaches X
+            outside = divided[:, n:, :n]
+            return (torch.baddbmm(cu * outside, u, inner - p * outside)) @ rotated, None, None
+        return u @ inner @ rotated, None, None
+
+
+def _divided(w: Tensor, rule: str) -> Tensor:
+    """The rule's quotients times the differences of the roots, ``(B, n, n)``."""
+    root = w.sqrt()
+    gap = root[:, :, None] - root[:, None]
+    divided = torch.where(gap == 0, 0, RULES[rule](w) * gap)
+    divided.diagonal(dim1=1, dim2=2).copy_(0.5 / root)
+    return divided
 
 
 def surrogate_sqrt(x: Tensor, rule: str = "original", center: bool = True) -> tuple[Tensor, Tensor]:
@@ -98,8 +131,7 @@ def surrogate_sqrt(x: Tensor, rule: str = "original", center: bool = True) -> tu
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    sigma = released_covariance(x) if center else covariance(as_matrix(x).double(), center=False)
-    root, w = _Root.apply(sigma, rule)
+    root, w = _Root.apply(as_matrix(x).double(), rule, center)
     return root, w
 
 

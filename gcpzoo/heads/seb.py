@@ -32,7 +32,7 @@ class ScalingEigenBranch(SecondOrderHead):
     Args:
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`.
         backward: rule for the gradient of the root, see :func:`~gcpzoo.functional.surrogate_sqrt`; the paper's is
-            ``"original"``, ``"exact"`` is the Loewner gradient, on the smaller side.
+            ``"original"``, ``"exact"`` is the Loewner gradient. All are computed on the smaller side.
         parity: ``"released"`` computes the norm as the released code does, see below.
 
     When to use: fine-grained recognition, for which the paper proposes it.

@@ -20,8 +20,8 @@ class SvdRoot(RootHead):
 
     Args:
         in_features, dim, root, iterations, kwargs: see :class:`~gcpzoo.heads.base.RootHead`.
-        backward: ``"published"``, the rule of the head's name, always d×d: with the released centring the root is no
-            function of the covariance; or ``"exact"``: root and gradient of ``mpn_cov``, on the smaller side.
+        backward: ``"published"``, the rule of the head's name; or ``"exact"``: root and gradient of ``mpn_cov``. Both
+            are computed on the smaller side.
 
     When to use: to reproduce Song et al., alone or as the second half of their hybrid protocol (train with ``isqrt``,
     switch at the last drop of the learning rate). For new work ``mpn_cov`` is the same root, faster and exact.
