@@ -47,7 +47,7 @@ def _pause() -> Callable[[int], int] | None:
         pause: Any = ctypes.CDLL(None).omp_pause_resource_all
     except (AttributeError, OSError, TypeError):
         return None
-    return pause  # type: ignore[no-any-return]
+    return pause
 
 
 def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +80,9 @@ def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     """Ascending eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)`` of symmetric matrices; not for autograd."""
-    return _shared(lambda a: tuple(torch.linalg.eigh(a)), a)  # type: ignore[arg-type, return-value]
+    return _shared(lambda a: tuple(torch.linalg.eigh(a)), a)
 
 
 def qr(a: Tensor) -> tuple[Tensor, Tensor]:
     """Q ``(B, n, k)`` and R ``(B, k, m)`` with k = min(n, m) of matrices ``(B, n, m)``; not for autograd."""
-    return _shared(lambda a: tuple(torch.linalg.qr(a)), a)  # type: ignore[arg-type, return-value]
+    return _shared(lambda a: tuple(torch.linalg.qr(a)), a)

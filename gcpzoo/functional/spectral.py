@@ -68,8 +68,8 @@ class _SpectralFunction(torch.autograd.Function):
     """``eigh`` in ``precision``; after it products with orthonormal factors, in the dtype of ``x``.
 
     Saved are, beside eigenvalues, on the M×M side U and UᵀY, from G = V Λ Vᵀ as U = Y V (ΛM)^(-1/2) and
-    UᵀY = (ΛM)^(1/2) Vᵀ; on the d×d side the features, U, and (unless f is smooth, and UᵀY need not be accurate for small
-    eigenvalues) what U lost in rounding, in 16 bits.
+    UᵀY = (ΛM)^(1/2) Vᵀ; on the d×d side the features, U, and, unless f is smooth and UᵀY need not be accurate for small
+    eigenvalues, what U lost in rounding, in 16 bits.
     """
 
     @staticmethod

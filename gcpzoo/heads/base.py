@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gcpzoo.errors import ZooError, unknown
 from gcpzoo.functional import ROOTS, as_matrix, square_root, triangle
@@ -77,6 +79,8 @@ class SecondOrderHead(Head):
         groups: groups of the reduction's convolutions.
         cov_groups: split the channels into this many groups, take the matrix of each and concatenate their vectors:
             the output shrinks by this factor (Li et al., TPAMI 2020).
+        recompute: keep the reduced features only and compute everything after them again in the backward pass: less
+            memory, more time (``benchmarks/README.md``).
     """
 
     def __init__(
@@ -86,9 +90,11 @@ class SecondOrderHead(Head):
         reduction: str = "relu",
         groups: int = 1,
         cov_groups: int = 1,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = in_features
+        self.recompute = recompute
         self.reduction = nn.Identity() if dim is None else Reduction(in_features, dim, reduction, groups)
         self.dim: int = in_features if dim is None else int(self.reduction.out_features)  # type: ignore[arg-type]
         if cov_groups < 1 or self.dim % cov_groups:
@@ -123,6 +129,12 @@ class SecondOrderHead(Head):
                 f"got shape {tuple(x.shape)}"
             )
         x = self.reduction(x)
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._represent, x, use_reentrant=False)
+        return self._represent(x)
+
+    def _represent(self, x: Tensor) -> Tensor:
+        """Reduced features to the vector."""
         with without_autocast(x):
             x = as_matrix(at_least_float32(x))
             if self.cov_groups == 1:

@@ -143,3 +143,33 @@ def test_progressive_reduction_ends_at_its_last_dimension() -> None:
     head = create_head("isqrt", in_features=32, dim=[16, 8, 4])
     assert head.dim == 4
     assert [m.out_channels for m in head.reduction if hasattr(m, "out_channels")] == [16, 8, 4]
+
+
+@pytest.mark.parametrize("name", sorted(set(list_heads()) - {"gap", "mgcrp"}))
+def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str) -> None:
+    kept: list[int] = []
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        kept.append(t.untyped_storage().data_ptr())
+        return t
+
+    head = create_head(name, in_features=16, dim=8, reduction="linear")
+    again = copy.deepcopy(head)
+    again.recompute = True  # type: ignore[attr-defined]
+    assert create_head(name, in_features=16, recompute=True).recompute  # type: ignore[attr-defined]
+    x = features(2, 16, 5, 5)
+    results = []
+    for each in (head, again):
+        torch.manual_seed(0)  # dropcov draws
+        y = x.clone().requires_grad_()
+        out = each(y)
+        (grad,) = torch.autograd.grad(out.sum(), y)
+        results.append((out, grad))
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    inner = x[:, :8].clone().requires_grad_()
+    again.reduction = torch.nn.Identity()
+    again.in_features = 8
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        again(inner)
+    assert set(kept) <= {inner.untyped_storage().data_ptr()}

@@ -1,0 +1,101 @@
+"""Factorisations shared among threads are those of one thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcpzoo.functional import lapack, matrix_power
+
+shares = pytest.mark.skipif(lapack._pause() is None, reason="needs an OpenMP runtime with omp_pause_resource_all")
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(lapack, "WORTHWHILE", 0)
+    yield 3
+    torch.set_num_threads(before)
+    lapack._pool.cache_clear()
+
+
+def symmetric(batch: int = 7, n: int = 20) -> Tensor:
+    a = torch.randn(batch, n, n, dtype=torch.float64)
+    return a + a.mT
+
+
+@shares
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 8])
+def test_parts_are_put_together_in_order(batch: int) -> None:
+    a = symmetric(batch)
+    w, v = lapack.eigh(a)
+    torch.testing.assert_close(w, torch.linalg.eigvalsh(a))
+    torch.testing.assert_close(v * w[:, None] @ v.mT, a)
+    x = torch.randn(batch, 9, 5)
+    q, r = lapack.qr(x)
+    torch.testing.assert_close(q @ r, x)
+    assert q.shape == (batch, 9, 5)
+
+
+@shares
+def test_the_number_of_threads_stays_as_it_was(threads: int) -> None:
+    lapack.eigh(symmetric())
+    assert torch.get_num_threads() == threads
+    assert torch.ones(10**6).sum() == 10**6  # the threads that were let go come back
+    assert torch.get_num_threads() == threads
+
+
+@shares
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs the affinity of threads")
+def test_threads_start_on_cores_of_their_own_and_may_move_later(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    cores, calls = {0, 1, 2}, []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, allowed: calls.append(set(allowed)))
+    lapack.eigh(symmetric())
+    assert calls.count(cores) == threads
+    assert sorted(min(c) for c in calls if len(c) == 1) == [0, 1, 2]
+
+
+@shares
+def test_gradients_and_inference_mode() -> None:
+    x = torch.randn(4, 12, 30, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(matrix_power, x)
+    with torch.inference_mode():
+        value = matrix_power(x)
+    assert value.is_inference()
+    torch.testing.assert_close(value, matrix_power(x))
+
+
+@shares
+def test_an_error_of_one_part_reaches_the_caller() -> None:
+    a = symmetric()
+    a[-1, 0, 0] = torch.nan
+    with pytest.raises(torch.linalg.LinAlgError):
+        lapack.eigh(a)
+    assert lapack.eigh(symmetric())[0].isfinite().all()
+
+
+@shares
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_makes_its_own_threads() -> None:
+    lapack.eigh(symmetric())
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a task for threads that stayed with the parent would wait for ever
+        os._exit(sum(lapack._pool(3).map(abs, [-1, -2])))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
+
+
+def test_without_the_runtime_pytorch_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lapack, "_pause", lambda: None)
+    started = lapack._pool.cache_info().misses
+    a = symmetric()
+    torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
+    assert lapack._pool.cache_info().misses == started
