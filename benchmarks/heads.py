@@ -7,7 +7,7 @@ Every round runs all versions once, in turn, on the same features: forward and b
 vector, without reduction layer). ``ratio`` is the median over the rounds of textbook time / own time in that round.
 Versions: ``textbook`` (benchmarks/textbook.py), ``gcpzoo`` (what the head does here), and for isqrt both of its ways:
 ``eigen`` (the polynomial on the eigenvalues: few CPU threads, 64 rows or more) and ``iterated`` (products). The study
-table has two more: ``recomputed``, ``torch.utils.checkpoint`` around the head, which keeps the features only, and
+table has two more: ``recomputed``, what a head does with ``recompute=True``, which keeps the features only, and
 ``eigh alone``, the eigendecomposition of the smaller side and nothing else: the limit of any head that needs it.
 Counted work: products by PyTorch's FlopCounterMode, plus 9n³ for each eigendecomposition (Golub & Van Loan, 8.3). The
 ceiling is the best rate of a batched float32 product 32×256×256 in this process; float64 runs at half of it. Saved
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import textbook
 import torch
@@ -34,7 +35,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from gcpzoo.functional import as_matrix, matrix_power, newton_schulz, newton_schulz_sqrt, spectral_function, triangle
+from gcpzoo.functional import (
+    as_matrix,
+    lapack,
+    matrix_power,
+    newton_schulz,
+    newton_schulz_sqrt,
+    spectral_function,
+    triangle,
+)
 from gcpzoo.functional.small_side import features, gram
 
 HERE = Path(__file__).parent
@@ -44,9 +53,10 @@ Case = tuple[str, int, int, int, int]  # head, d, side of the map, batch, iterat
 
 CLOCK = time.perf_counter
 HEADS = (("isqrt", 5), ("mpn_cov", 0))
+TABLE = (*HEADS, ("svd_pade", 0))
 MAPS = ((256, 7, 32), (256, 14, 32), (256, 28, 16), (128, 14, 32))
 STUDIES: dict[str, list[Case]] = {
-    "table": [(head, d, side, batch, n) for head, n in HEADS for d, side, batch in MAPS],
+    "table": [(head, d, side, batch, n) for head, n in TABLE for d, side, batch in MAPS],
     "d": [(head, d, 14, 16, n) for head, n in HEADS for d in (32, 64, 128, 192, 256, 384)],
     "positions": [(head, 256, side, 8, n) for head, n in HEADS for side in (4, 7, 10, 14, 20, 28)],
     "batch": [(head, 256, 14, batch, n) for head, n in HEADS for batch in (1, 4, 16, 64)],
@@ -56,7 +66,7 @@ STUDIES: dict[str, list[Case]] = {
 
 def eigh_alone(x: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.no_grad():
-        torch.linalg.eigh(gram(features(x.to(dtype)))[0])
+        lapack.eigh(gram(features(x.to(dtype)))[0])
     return x.sum((1, 2))[:, None].expand(-1, x.shape[1] * (x.shape[1] + 1) // 2)
 
 
@@ -65,13 +75,15 @@ def versions(head: str, n: int, study: str) -> dict[str, Version]:
     if study != "table":
         return {name: chosen[name] for name in ("textbook", "gcpzoo")}
     chosen["recomputed"] = partial(checkpoint, chosen["gcpzoo"], use_reentrant=False)
-    chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float64 if head == "mpn_cov" else torch.float32)
+    chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float32 if head == "isqrt" else torch.float64)
     return chosen
 
 
 def own_versions(head: str, n: int) -> dict[str, Version]:
     if head == "mpn_cov":
         return {"textbook": textbook.mpn_cov, "gcpzoo": lambda x: triangle(matrix_power(x))}
+    if head == "svd_pade":  # its rule is the textbook's gradient
+        return {"textbook": textbook.mpn_cov, "gcpzoo": lambda x: triangle(svd_sqrt(x, "pade"))}
     polynomial = partial(newton_schulz.polynomial, iterations=n)
     return {
         "textbook": partial(textbook.isqrt, iterations=n),
@@ -111,21 +123,16 @@ def saved_bytes(version: Version, x: Tensor) -> tuple[int, int]:
 
 def counted(version: Version, x: Tensor, cotangent: Tensor) -> float:
     """Floating-point operations of forward and backward."""
-    eigh, total = torch.linalg.eigh, 0
+    eigh, counts = torch.linalg.eigh, []
 
     def counting(a: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal total
-        total += 9 * a.shape[0] * a.shape[1] ** 3
+        counts.append(9 * a.shape[0] * a.shape[1] ** 3)
         w, v = eigh(a)
         return w, v
 
-    torch.linalg.eigh = counting  # type: ignore[assignment]
-    try:
-        with FlopCounterMode(display=False) as counter:
-            run(version, x, cotangent)
-    finally:
-        torch.linalg.eigh = eigh
-    return counter.get_total_flops() + total
+    with patch("torch.linalg.eigh", counting), FlopCounterMode(display=False) as counter:
+        run(version, x, cotangent)
+    return counter.get_total_flops() + sum(counts)
 
 
 def ceiling() -> float:

@@ -23,8 +23,8 @@ INTRO = """# Benchmarks
 Measured, never asserted. Everything that is compared runs in one process, in turns; ratios are medians of the turns'
 ratios. This page is written by `python benchmarks/report.py` from `benchmarks/results/`.
 
-Nothing here was measured on a GPU: the Triton kernel of Newton–Schulz has only run in Triton's interpreter.
-`benchmarks/triton_newton_schulz.py` checks and times it on a machine with CUDA.
+Nothing here was measured on a GPU: the Triton kernel of Newton–Schulz has only run in Triton's interpreter, and the
+errors of its arithmetics are imitated. `benchmarks/triton_newton_schulz.py` checks and times it on a machine with CUDA.
 """
 
 
@@ -62,9 +62,10 @@ def memory(rows: list[Row]) -> str:
             cells = [row["head"], row["d"], row["map"], *(f"{100 * mb / textbook:.1f} %" for mb in shares)]
             lines.append(dict(zip(MEMORY, cells)))
     return (
-        "Saved bytes as a share of the textbook's. The features alone are the limit of any version that keeps them,\n"
-        "and what `recomputed` keeps: `torch.utils.checkpoint.checkpoint(head, x, use_reentrant=False)` trades time\n"
-        f"for memory with every head.\n\n{table(lines, MEMORY)}"
+        "Saved bytes as a share of the textbook's. In a network the features are kept anyway, by the activation that\n"
+        "made them: the memory that a head costs is what is beyond them, and they alone are the least that a version\n"
+        "can keep which computes its gradient from them (`recomputed`: every head with `recompute=True`).\n\n"
+        f"{table(lines, MEMORY)}"
     )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import platform
 import statistics
 import time
@@ -22,12 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does
-
 import torch
 from torch import nn
 
 import gcpzoo
+from gcpzoo.allocator import keep_freed_memory
 from gcpzoo.callbacks import hardware
 from gcpzoo.optim import create_optimizer, parameter_groups
 
@@ -94,6 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -49,10 +49,10 @@ def _is_trainer_command(argv: Sequence[str]) -> bool:
 def run(argv: Sequence[str]) -> int:
     """Run one command; errors are raised."""
     if _is_trainer_command(argv):
-        # torch then asks Linux for large pages: a step with a classifier on 32,896 inputs spends less on page faults.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        from gcpzoo.allocator import keep_freed_memory
         from gcpzoo.training import train
 
+        keep_freed_memory()
         return train(list(argv))
     arguments = parser().parse_args(argv)
     handler: Callable[[argparse.Namespace], int | None] = arguments.handler

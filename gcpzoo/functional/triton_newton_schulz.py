@@ -2,13 +2,13 @@
 
 Off unless asked for: ``GCPZOO_TRITON=ieee`` (or ``tf32x3``, ``bf16x3``, ``tf32``: the arithmetic of the products) uses
 it for float32 matrices of at most 256 rows on a CUDA device; everything else takes the PyTorch products. The kernel is
-checked in Triton's interpreter. It has NOT been run on a GPU: neither its speed nor the errors of the tf32 variants are
-measured, nor from which size on (value with derivative holds seven matrices) its registers spill.
+checked in Triton's interpreter. It has NOT been run on a GPU: its speed is not measured, nor from which size on (value
+with derivative holds seven matrices) its registers spill.
 
-``bf16x3`` (Markidis et al., IPDPSW 2018, with bfloat16) sums three products of factors split into two bfloat16 numbers.
-Relative error of value and derivative after 5 steps, 49 to 196 rows: 1e-5 with rests rounded to the nearest, computed
-with PyTorch; 7e-5 to 1e-4 in the interpreter, which cuts digits off; ``ieee`` 3e-7 to 6e-7. The interpreter computes
-the tf32 variants as ``ieee`` and tells nothing of their errors.
+``tf32x3`` and ``bf16x3`` (Markidis et al., IPDPSW 2018) sum three products of factors split into two short numbers.
+Relative error of the derivative after 5 steps, 49 to 256 rows, with each product imitated in PyTorch (factors rounded
+to the nearest, or cut off as tensor cores do): ``ieee`` 5e-7; ``tf32x3`` 5e-7, or 1e-6; ``bf16x3`` 1e-5, or 1e-4;
+``tf32`` 7e-4, or 3e-3. In the interpreter, which cuts bfloat16 off, ``bf16x3`` is the same 7e-5 to 1e-4.
 
 ``benchmarks/triton_newton_schulz.py`` checks and times every variant on a machine with CUDA.
 """
