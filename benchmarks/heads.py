@@ -42,6 +42,7 @@ from gcpzoo.functional import (
     newton_schulz,
     newton_schulz_sqrt,
     spectral_function,
+    svd_sqrt,
     triangle,
 )
 from gcpzoo.functional.small_side import features, gram

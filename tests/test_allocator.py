@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-SECOND_TENSOR = """
+SMALLER_TENSOR = """
 import resource, sys
 import torch
 from gcpzoo.allocator import keep_freed_memory
@@ -17,15 +17,15 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.ones(25_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(25_000_000)
+torch.ones(20_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_a_second_tensor_takes_the_pages_of_the_first() -> None:
+def test_a_smaller_tensor_takes_the_pages_of_a_larger_one() -> None:
     faults = {
-        how: int(subprocess.run([sys.executable, "-c", SECOND_TENSOR, how], capture_output=True, check=True).stdout)
+        how: int(subprocess.run([sys.executable, "-c", SMALLER_TENSOR, how], capture_output=True, check=True).stdout)
         for how in ("keep", "give back")
     }
     assert faults["keep"] < faults["give back"] / 10, faults

@@ -52,6 +52,7 @@ def released_covariance(x: Tensor) -> Tensor:
 
 def released_centring(x: Tensor) -> Tensor:
     r""":math:`X\hat I = cX_c + (c + bM)\bar x\mathbf 1^\top` of ``(B, d, M)`` in float64, see above."""
+    x = x.double()
     c, share = _weights(x.shape[2])
     mean = x.mean(2, keepdim=True)
     return torch.add(share * mean, x - mean, alpha=c)

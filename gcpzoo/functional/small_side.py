@@ -47,9 +47,14 @@ def symmetric_product(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor |
     return out
 
 
+def few_positions(y: Tensor) -> bool:
+    """Whether the M×M side of ``(B, d, M)`` is the smaller."""
+    return y.shape[2] < y.shape[1]
+
+
 def gram(y: Tensor) -> tuple[Tensor, bool]:
     """The smaller of YYᵀ/M ``(B, d, d)`` and YᵀY/M ``(B, M, M)``, and whether it is the latter (M < d)."""
-    small = y.shape[2] < y.shape[1]
+    small = few_positions(y)
     return (symmetric_product(y.mT, y) if small else symmetric_product(y, y.mT)) / y.shape[2], small
 
 

@@ -15,7 +15,7 @@ from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.released import released_centring, released_covariance
-from gcpzoo.functional.small_side import symmetric_product
+from gcpzoo.functional.small_side import few_positions, symmetric_product
 from gcpzoo.functional.spectral import matrix_power
 
 FLOOR = torch.finfo(torch.float64).eps
@@ -58,13 +58,12 @@ class _Root(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: str, center: bool) -> tuple[Tensor, Tensor]:
         d, m = x.shape[1:]
-        q, r = lapack.qr(x) if m < d else (None, x)
+        q, r = lapack.qr(x.double()) if few_positions(x) else (None, x.double())
         w, u = lapack.eigh(released_covariance(r) if center else covariance(r, center=False))
         w = w.abs().clamp_min(FLOOR)
         if rule == "topn":
             zeros = d - w.shape[1]
             w = w.scatter(1, w.argsort(1)[:, : max(0, 50 - zeros)], FLOOR)
-        rotated = u.mT @ (released_centring(r) if center else r / m)
         root = w.sqrt()
         if q is None:
             value, spectrum = symmetric_product(u * root[:, None], u.mT), w
@@ -73,15 +72,16 @@ class _Root(torch.autograd.Function):
             value = symmetric_product(u * (root - floor)[:, None], u.mT)
             value.diagonal(dim1=1, dim2=2).add_(floor)
             spectrum = torch.cat([w.new_full((w.shape[0], d - m), FLOOR), w], 1)
-        ctx.save_for_backward(w, u, rotated)
-        ctx.rule = rule
+        ctx.save_for_backward(x, w, u)
+        ctx.rule, ctx.center = rule, center
         return value, spectrum
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None, None]:
-        w, u, rotated = ctx.saved_tensors
+        x, w, u = ctx.saved_tensors
         n = w.shape[1]
+        rotated = u.mT @ (released_centring(x) if ctx.center else x.double() / x.shape[2])
         small = n < u.shape[1]
         cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent
         p = symmetric_product(u.mT, cu)
@@ -90,8 +90,10 @@ class _Root(torch.autograd.Function):
         inner.diagonal(dim1=1, dim2=2).add_(2 * grad_w[:, -n:])
         if small:  # from the range of Q to what is outside; the block outside never reaches X
             outside = divided[:, n:, :n]
-            return (torch.baddbmm(cu * outside, u, inner - p * outside)) @ rotated, None, None
-        return u @ inner @ rotated, None, None
+            inner = torch.baddbmm(cu * outside, u, inner - p * outside)
+        else:
+            inner = u @ inner
+        return (inner @ rotated).to(x.dtype), None, None
 
 
 def _divided(w: Tensor, rule: str) -> Tensor:
@@ -131,7 +133,7 @@ def surrogate_sqrt(x: Tensor, rule: str = "original", center: bool = True) -> tu
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
-    root, w = _Root.apply(as_matrix(x).double(), rule, center)
+    root, w = _Root.apply(as_matrix(x), rule, center)
     return root, w
 
 

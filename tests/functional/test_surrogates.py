@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from module_tester import features, relative
 from torch import Tensor
 
 from gcpzoo.functional import covariance, matrix_power, surrogate_sqrt, svd_sqrt
-from gcpzoo.functional.surrogates import RULES, _series
+from gcpzoo.functional.released import released_centring, released_covariance
+from gcpzoo.functional.surrogates import FLOOR, RULES, _series
 
 
 def data(positions: int = 40) -> Tensor:
@@ -45,6 +47,37 @@ def test_series_is_antisymmetric_and_approaches_the_quotient_from_below(terms: i
     ratio = torch.tensor([0.1 / 0.5, 0.1 / 2, 0.5 / 2], dtype=torch.float64)
     upper = (k / quotient)[0][torch.triu(off)]
     assert torch.allclose(upper, 1 - ratio**terms)
+
+
+def root_on_the_channels_side(x: Tensor, rule: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Root, eigenvalues, and the gradient of (root · C).sum() + (eigenvalues · c).sum(), always d×d, by the formula."""
+    x = x.double()
+    w, u = torch.linalg.eigh(released_covariance(x))
+    w = w.abs().clamp_min(FLOOR)
+    if rule == "topn":
+        w = w.scatter(1, w.argsort(1)[:, :50], FLOOR)
+    root = w.sqrt()
+    c = cotangent(x.shape[1])
+    gap = root[:, :, None] - root[:, None]
+    divided = torch.where(gap == 0, 0, RULES[rule](w) * gap) + torch.diag_embed(0.5 / root)
+    inner = u.mT @ (c + c.mT) @ u / 2 * divided + torch.diag_embed(w.clone().fill_(0.1))
+    return (u * root[:, None]) @ u.mT, w, 2 * u @ inner @ u.mT @ released_centring(x)
+
+
+def cotangent(d: int) -> Tensor:
+    return torch.randn(d, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize(("d", "m"), [(128, 49), (70, 49), (56, 56), (70, 120)])
+def test_the_smaller_side_gives_root_eigenvalues_and_gradient_of_the_other(rule: str, d: int, m: int) -> None:
+    x = features(2, d, m, 1).flatten(2).requires_grad_()
+    root, w = surrogate_sqrt(x, rule)
+    (grad,) = torch.autograd.grad((root * cotangent(d)).sum() + 0.1 * w.sum(), x)
+    expected, spectrum, gradient = root_on_the_channels_side(x.detach(), rule)
+    assert relative(root, expected) < 1e-7
+    torch.testing.assert_close(w.sort(1).values, spectrum.sort(1).values)
+    assert relative(grad, gradient) < 1e-6  # the gradient is that of float32 features
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
