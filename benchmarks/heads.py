@@ -5,6 +5,7 @@
 With ``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less.
 Every round runs all versions once, in turn, on the same features: forward and backward of the head (features to the
 vector, without reduction layer). ``ratio`` is the median over the rounds of textbook time / own time in that round.
+Freed memory is kept for all versions, as the training commands do (else the figures jump with the pages fetched anew).
 Versions: ``textbook`` (benchmarks/textbook.py), ``gcpzoo`` (what the head does here), and for isqrt both of its ways:
 ``eigen`` (the polynomial on the eigenvalues: few CPU threads, 64 rows or more) and ``iterated`` (products). The study
 table has two more: ``recomputed``, what a head does with ``recompute=True``, which keeps the features only, and
@@ -35,6 +36,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from gcpzoo.allocator import keep_freed_memory
 from gcpzoo.functional import (
     as_matrix,
     lapack,
@@ -198,6 +200,7 @@ def main() -> None:
         if args.threads != 1:
             parser.error("--processor-time needs --threads 1: threads that wait are counted too")
         CLOCK = time.process_time
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     load = round(os.getloadavg()[0], 1)  # of other programs, before this one starts
     best = ceiling()
