@@ -74,7 +74,7 @@ class _Triangle(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
         dense = grad.new_zeros(ctx.shape).flatten(1)
-        return dense.scatter(1, index.expand(grad.shape[0], -1), grad).view(ctx.shape), None
+        return dense.scatter_(1, index.expand(grad.shape[0], -1), grad).view(ctx.shape), None
 
 
 def triangle(a: Tensor) -> Tensor:
