@@ -302,7 +302,6 @@ def train(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    torch.set_float32_matmul_precision("high")
     before, sys.argv = sys.argv, [sys.argv[0], *_arguments(argv)]  # from there other processes of a run take them
     try:
         ZooCLI(
