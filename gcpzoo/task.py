@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from torchvision.transforms import v2
 
 from gcpzoo.errors import ZooError, unknown
+from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.model import GCPNet, create_model
 from gcpzoo.optim import create_optimizer, create_schedule, optimizer_arguments, parameter_groups
 
@@ -78,6 +79,7 @@ class ClassificationTask(L.LightningModule):
         mixup_alpha: MixUp's Beta parameter; 0: off.
         cutmix_alpha: CutMix's Beta parameter; 0: off. With both, one is drawn for each batch.
         channels_last: memory format of backbone and pictures, faster on most devices.
+        recompute_head: compute the head again in the backward pass instead of keeping what it needs: less memory.
         compile_model: compile the network by ``torch.compile``.
     """
 
@@ -120,6 +122,7 @@ class ClassificationTask(L.LightningModule):
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
         channels_last: bool = False,
+        recompute_head: bool = False,
         compile_model: bool = False,
     ) -> None:
         super().__init__()
@@ -128,6 +131,9 @@ class ClassificationTask(L.LightningModule):
             value = hparams[name]
             if value is not None and not least <= value <= most:
                 raise ZooError(f"{name} must lie between {least:g} and {most:g}, got {value}")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if 0 < hparams[name] < 1e-3:
+                raise ZooError(f"{name} must be 0, or at least 0.001, got {hparams[name]}")
         self.trained_classes: int | None = None
         self.model = self._build(hparams)
         self.start = checkpoint or backbone_weights or (f"pretrained {backbone}" if pretrained_backbone else None)
@@ -139,6 +145,10 @@ class ClassificationTask(L.LightningModule):
         self._optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])  # a wrong name is an error now
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
+        if recompute_head:
+            if not isinstance(self.model.head, SecondOrderHead):
+                raise ZooError(f"recompute_head: head {self.model.config['head']!r} keeps nothing that could be spared")
+            self.model.head.recompute = True
         if compile_model:
             self.model.compile()
         mixes = [

@@ -117,10 +117,10 @@ class ZooCLI(LightningCLI):
             raise ZooError("which model? give --model NAME (see 'gcpzoo list'), or --ckpt_path FILE of a run")
         if config.model.checkpoint and self.config.subcommand != "fit":
             self._know_classes(load(config.model.checkpoint).class_names)
-        if not path or path in ("last", "best"):
+        if not path:
             return
         if not Path(path).is_file():
-            raise ZooError(f"no checkpoint {path!r}")
+            raise ZooError(f"no checkpoint {path!r}; give the file, runs/NAME/checkpoints/last.ckpt")
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             hparams = dict(checkpoint["hyper_parameters"])
@@ -299,6 +299,7 @@ def train(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")  # logs are kept
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -323,6 +324,14 @@ def train(argv: list[str]) -> int:
         if "lightning" not in Path(frames[-1].filename).parts:
             raise
         raise ZooError(f"the trainer refuses its arguments: {str(error).strip().splitlines()[0]}") from error
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(error))
+        raise ZooError(
+            f"out of memory{f' (for {size[1]} more)' if size else ''}: take a smaller data.batch_size, data.image_size "
+            "or model.dim, or model.recompute_head"
+        ) from error
     except AssertionError as error:
         if "size" in str(error) or "height" in str(error):  # timm's transformers take pictures of one size
             raise ZooError(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +64,33 @@ def test_a_checkpoint_is_evaluated_and_resumed(cli: Cli, small_fit: list[str], r
     assert code == 0, err
     resumed = json.loads((run_folder / "metrics.json").read_text())
     assert [row["epoch"] for row in resumed["fit"]["history"]] == [0, 1, 2]
+
+
+STOPPED = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+from gcpzoo.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_stopped_training_says_how_to_go_on(small_fit: list[str], tmp_path: Path) -> None:
+    ckpt = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    arguments = [*small_fit[:-4], "--trainer.max_epochs", "5000", "--trainer.accelerator", "cpu", "--output", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            for _ in range(600):
+                time.sleep(0.1)
+                if ckpt.exists() or process.poll() is not None:
+                    break
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    assert b"--ckpt_path run/checkpoints/last.ckpt goes on after its last epoch" in err
 
 
 def test_views_are_averaged_at_the_test(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
@@ -154,6 +185,11 @@ def test_output_folders_are_numbered_and_never_overwritten(cli: Cli, small_fit: 
         (["--trainer.max_epohcs", "3"], "did you mean trainer.max_epochs"),
         (["--config", "absent.yaml"], "unknown config file 'absent.yaml'"),
         (["--ckpt_path", "absent.ckpt"], "no checkpoint 'absent.ckpt'"),
+        (["--ckpt_path", "last"], "no checkpoint 'last'; give the file"),
+        (["--model.dim", "99999999999999"], "out of memory (for 25599999999999744 bytes more)"),
+        (["--model.cutmix_alpha", "1e-300"], "cutmix_alpha must be 0, or at least 0.001"),
+        (["--model.recompute_head", "true", "--model.head", "gap"], "keeps nothing that could be spared"),
+        (["--seed_everything", "-5"], "-5 is not in bounds"),
         (["--data.root", "absent"], "there is no folder absent"),
         (["--data.rot", "x"], "unknown option 'data.rot': did you mean data.root"),
         (["--data.augment.crop", "foo"], "augment.crop"),

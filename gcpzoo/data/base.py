@@ -90,13 +90,13 @@ class PictureDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.name: str = type(self).__name__
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("workers", workers or 0, 0),
-            ("image_size", image_size, 1),
+        for name, value, least, most in (
+            ("batch_size", batch_size, 1, 2**31),
+            ("workers", workers or 0, 0, 1024),
+            ("image_size", image_size, 1, 8192),
         ):
-            if value < least:
-                raise ZooError(f"{name} must be at least {least}, got {value}")
+            if not least <= value <= most:
+                raise ZooError(f"{name} must lie between {least} and {most}, got {value}")
         if views not in VIEWS:
             raise unknown("views", views, VIEWS)
         if not 0 <= val_fraction < 1:

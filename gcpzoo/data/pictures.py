@@ -38,12 +38,19 @@ class PictureError(ZooError):
         super().__init__(message.rpartition("PictureError: ")[2].strip())
 
 
+def _special(path: str) -> bool:
+    """Whether it is a pipe, a device or a folder, of which the first would keep a reader waiting for ever."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def read_picture(path: str) -> Image.Image:
     """The picture as :func:`~gcpzoo.preprocessing.to_rgb` gives it: the exact way, for evaluation.
 
     Raises:
         PictureError: the file cannot be read or decoded to its end.
     """
+    if _special(path):
+        raise PictureError(f"cannot read picture {path}: no regular file; replace or delete it")
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -58,7 +65,7 @@ def read_pixels(path: str) -> Tensor:
     Raises:
         PictureError: the file cannot be read or decoded to its end.
     """
-    if decode is not None:
+    if decode is not None and not _special(path):
         try:
             return decode(path)
         except (RuntimeError, OSError, ValueError):
@@ -72,6 +79,8 @@ def fault(path: str) -> str | None:
     Looks at the size, the first and the last bytes (JPEG's EOI, PNG's IEND, WebP's length). A file that fails this
     glance, or of another format, is decoded, and the decoder decides.
     """
+    if _special(path):
+        return "no regular file"
     try:
         with open(path, "rb") as file:
             head = file.read(12)

@@ -80,9 +80,13 @@ class SecondOrderHead(Head):
         groups: groups of the reduction's convolutions.
         cov_groups: split the channels into this many groups, take the matrix of each and concatenate their vectors:
             the output shrinks by this factor (Li et al., TPAMI 2020).
-        recompute: keep the reduced features only and compute everything after them again in the backward pass: less
-            memory, more time (``benchmarks/README.md``).
+
+    Attributes:
+        recompute: set it True to keep the reduced features only and compute what follows again in the backward pass:
+            less memory, more time (``benchmarks/README.md``).
     """
+
+    recompute: bool = False
 
     def __init__(
         self,
@@ -91,11 +95,9 @@ class SecondOrderHead(Head):
         reduction: str = "relu",
         groups: int = 1,
         cov_groups: int = 1,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = in_features
-        self.recompute = recompute
         self.reduction = nn.Identity() if dim is None else Reduction(in_features, dim, reduction, groups)
         self.dim: int = in_features if dim is None else int(self.reduction.out_features)  # type: ignore[arg-type]
         if cov_groups < 1 or self.dim % cov_groups:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,7 @@ def spoil(folder) -> dict[str, str]:
         truncate(folder / name)
     (folder / "empty.jpg").touch()
     (folder / "page.jpg").write_text("<html>404</html>")
+    os.mkfifo(folder / "pipe.jpg")
     return {
         "cut.jpg": "truncated",
         "cut.png": "truncated",
@@ -64,6 +67,7 @@ def spoil(folder) -> dict[str, str]:
         "empty.jpg": "",
         "page.jpg": "not a picture",
         "missing.jpg": "no such file",
+        "pipe.jpg": "no regular file",
     }
 
 
