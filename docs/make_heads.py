@@ -99,8 +99,8 @@ def markdown(text: str) -> str:
     )
     text = re.sub(r":math:`([^`]*)`", lambda m: f"$`{m[1]}`$", text)
     text = re.sub(r":(?:func|class|meth|data):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
-    text = re.sub(r"\n(Returns|Raises|Attributes):\n(    .*\n?)*", "", text)
-    text = re.sub(r"\nArgs:\n((?:    .*\n?|\n(?=    ))*)", arguments, text)
+    text = re.sub(r"\n(Returns|Raises):\n(    .*\n?)*", "", text)
+    text = re.sub(r"\n(?:Args|Attributes):\n((?:    .*\n?|\n(?=    ))*)", arguments, text)
     return re.sub(
         r"^(When to use|Released code|Source): (.)", lambda m: f"**{m[1]}.** {m[2].upper()}", text, flags=re.M
     ).strip()

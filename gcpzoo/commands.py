@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def add_commands(subparsers: Any) -> None:
     p.add_argument("pattern", nargs="?", default="*", help="names to show, e.g. 'resnet50_*'")
     p.add_argument("--heads", action="store_true", help="list the heads instead")
     p.add_argument("--backbones", action="store_true", help="list torchvision's backbones instead")
-    p.add_argument("--timm", action="store_true", help="with --backbones: timm's too")
+    p.add_argument("--timm", action="store_true", help="list timm's backbones too")
     p.add_argument("--json", action="store_true", help="as JSON")
     p.set_defaults(handler=list_command)
 
@@ -62,12 +63,15 @@ def list_command(args: argparse.Namespace) -> None:
         from gcpzoo.heads import list_heads
 
         names = list_heads()
-    elif args.backbones:
+    elif args.backbones or args.timm:
         from gcpzoo.backbones import list_backbones
 
         names = list_backbones(args.timm)
     else:
         return _list_models(args)
+    names = fnmatch.filter(names, args.pattern)
+    if not names:
+        raise ZooError(f"no name matches {args.pattern!r}")
     print(json.dumps(names) if args.json else "\n".join(names))
 
 

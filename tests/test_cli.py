@@ -215,6 +215,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     [
         (["lst"], "invalid choice: 'lst'"),
         (["list", "xyz*"], "no model matches"),
+        (["list", "--heads", "xyz*"], "no name matches 'xyz*'"),
         (["info", "resnt50_isqrt"], "did you mean resnet50"),
         (["predict", "--model", "nothing.here", "x.png"], "no picture 'x.png'"),
         (["demo", "--data", "absent"], "there is no folder 'absent'"),
@@ -303,3 +304,9 @@ def test_the_precision_of_the_whole_network_can_be_chosen(cli: Cli, small_fit: l
     for precision in ("bf16-true", "64-true"):
         code, _, err = cli(*small_fit, "--trainer.precision", precision, "--output", precision)
         assert code == 0, err
+
+
+def test_heads_and_backbones_are_listed_by_pattern(cli: Cli) -> None:
+    assert cli("list", "--heads", "mp*")[1].split() == ["mpa_lya", "mpn_cov"]
+    assert cli("list", "--backbones", "resnet18*")[1].split() == ["resnet18"]
+    assert "timm:resnet18d" in cli("list", "--timm", "*resnet18*")[1].split()
