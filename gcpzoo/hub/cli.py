@@ -35,7 +35,9 @@ def add_commands(subparsers: Any) -> None:
 
     p = subparsers.add_parser("verify", help="check a checkpoint's hash, tensors, logits and accuracy")
     p.add_argument("model", help="as for loading")
-    p.add_argument("--data", help="a folder with one subfolder of pictures a class (the test split) to measure top-1 on")
+    p.add_argument(
+        "--data", help="a folder with one subfolder of pictures a class (the test split) to measure top-1 on"
+    )
     p.add_argument("--batch-size", type=int, default=64)
     p.add_argument("--device", default="cpu")
     p.set_defaults(handler=_verify)
