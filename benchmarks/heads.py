@@ -7,7 +7,7 @@ Every round runs all versions once, in turn, on the same features: forward and b
 vector, without reduction layer). ``ratio`` is the median over the rounds of textbook time / own time in that round.
 Freed memory is kept for all versions, as the training commands do (else the figures jump with the pages fetched anew).
 Versions: ``textbook`` (benchmarks/textbook.py), ``gcpzoo`` (what the head does here), and for isqrt both of its ways:
-``eigen`` (the polynomial on the eigenvalues: few CPU threads, 64 rows or more) and ``iterated`` (products). The study
+``eigen`` (the polynomial on the eigenvalues: on a CPU from 64 rows) and ``iterated`` (products). The study
 table has two more: ``recomputed``, what a head does with ``recompute=True``, which keeps the features only, and
 ``eigh alone``, the eigendecomposition of the smaller side and nothing else: the limit of any head that needs it.
 Counted work: products by PyTorch's FlopCounterMode, plus 9n³ for each eigendecomposition (Golub & Van Loan, 8.3). The
