@@ -79,8 +79,13 @@ def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)`` of symmetric matrices; not for autograd."""
-    return _shared(lambda a: tuple(torch.linalg.eigh(a)), a)
+    """Ascending eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)`` of positive semi-definite matrices.
+
+    A sample that is not finite gets NaN eigenvalues and finite eigenvectors. Not for autograd.
+    """
+    finite = a.diagonal(dim1=1, dim2=2).sum(1).isfinite()
+    w, v = _shared(lambda a: tuple(torch.linalg.eigh(a)), torch.where(finite[:, None, None], a, 0))
+    return torch.where(finite[:, None], w, torch.nan), v
 
 
 def qr(a: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,9 +49,9 @@ def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None)
 
 
 def _trace(a: Tensor) -> Tensor:
-    """``(B, 1, 1)``; 1 where the matrix is zero, so that zero maps to zero."""
+    """``(B, 1, 1)``; 1 where the matrix is zero (or so small that its power -3/2 overflows): zero maps to zero."""
     trace = a.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    return torch.where(trace > 0, trace, 1)
+    return torch.where(trace <= torch.finfo(trace.dtype).tiny ** (2 / 3), 1, trace)
 
 
 def _root(a: Tensor, iterations: int, divided: bool) -> Tensor:

@@ -25,7 +25,7 @@ def log_cholesky(x: Tensor, eps: float = 1e-6) -> Tensor:
         eps: ε > 0.
 
     Returns:
-        ``(B, d, d)`` in the dtype of ``x``, computed in float64.
+        ``(B, d, d)`` in the dtype of ``x``, computed in float64; NaN for a sample that is not finite.
 
     Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
     Riemannian Geometry", ICLR 2025; the chart: Lin, SIAM J. Matrix Anal. Appl. 2019.
@@ -36,8 +36,9 @@ def log_cholesky(x: Tensor, eps: float = 1e-6) -> Tensor:
     d = sigma.shape[1]
     eye = torch.eye(d, dtype=sigma.dtype, device=sigma.device)
     trace = sigma.detach().diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    finite = trace.isfinite()
     failed = torch.linalg.cholesky_ex(released.detach() + eps * eye).info[:, None, None] != 0
     safe = sigma + (d * torch.finfo(sigma.dtype).eps * trace).clamp_min(eps) * eye
-    lower = torch.linalg.cholesky(torch.where(failed, safe, released + eps * eye))
+    lower = torch.linalg.cholesky(torch.where(finite, torch.where(failed, safe, released + eps * eye), eye))
     chart = lower.tril(-1) + torch.diag_embed(lower.diagonal(dim1=1, dim2=2).log())
-    return (chart + chart.mT).to(x.dtype)
+    return torch.where(finite, chart + chart.mT, torch.nan).to(x.dtype)

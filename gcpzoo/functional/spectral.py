@@ -51,11 +51,9 @@ def over(a: Tensor, w: Tensor) -> Tensor:
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (rounding noise set to 0) in float64, and eigenvectors; NaN eigenvalues where ``a`` is not finite."""
-    finite = a.diagonal(dim1=1, dim2=2).sum(1).isfinite()
-    w, v = lapack.eigh(torch.where(finite[:, None, None], a, 0))
+    w, v = lapack.eigh(a)
     w = w.double()
-    w = torch.where(w > w.shape[1] * torch.finfo(torch.float64).eps * w[:, -1:], w, 0)
-    return torch.where(finite[:, None], w, torch.nan), v
+    return torch.where(w <= w.shape[1] * torch.finfo(torch.float64).eps * w[:, -1:], 0, w), v
 
 
 def _features(x: Tensor, center: bool, precision: torch.dtype) -> Tensor:

@@ -63,7 +63,7 @@ class _Root(torch.autograd.Function):
         w = w.abs().clamp_min(FLOOR)
         if rule == "topn":
             zeros = d - w.shape[1]
-            w = w.scatter(1, w.argsort(1)[:, : max(0, 50 - zeros)], FLOOR)
+            w = torch.where(w.isnan(), w, w.scatter(1, w.argsort(1)[:, : max(0, 50 - zeros)], FLOOR))
         root = w.sqrt()
         if q is None:
             value, spectrum = symmetric_product(u * root[:, None], u.mT), w

@@ -172,3 +172,19 @@ def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         again(inner)
     assert set(kept) <= {inner.untyped_storage().data_ptr()}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("side", [2, 5])
+@pytest.mark.parametrize("name", sorted(set(list_heads()) - {"gap"}))
+def test_a_sample_that_is_not_finite_leaves_the_others_alone(name: str, side: int, bad: float) -> None:
+    head = create_head(name, in_features=16).eval()
+    x = features(3, 16, side, side)
+    expected = head(x)
+    x[1, 0, 0, 0] = bad
+    x.requires_grad_()
+    out = head(x)
+    (grad,) = torch.autograd.grad(out[[0, 2]].sum(), x)
+    assert not out[1].isfinite().all()
+    torch.testing.assert_close(out[[0, 2]], expected[[0, 2]])
+    assert grad[[0, 2]].isfinite().all()
