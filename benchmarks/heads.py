@@ -13,7 +13,7 @@ table has two more: ``recomputed``, what a head does with ``recompute=True``, wh
 Counted work: products by PyTorch's FlopCounterMode, plus 9n³ for each eigendecomposition (Golub & Van Loan, 8.3). The
 ceiling is the best rate of a batched float32 product 32×256×256 in this process; float64 runs at half of it. Saved
 bytes are what autograd keeps between the passes, with the features where they are kept; ``beyond_mb`` leaves these out,
-since a network keeps them anyway. Writes results/heads.csv; ``report.py`` makes plot and README of it.
+since a network keeps them anyway. Writes the studies into results/heads.csv; ``report.py`` makes plot and README of it.
 """
 
 from __future__ import annotations
@@ -212,6 +212,9 @@ def main() -> None:
                 rows.append(row | machine)
                 print(*row.values(), sep=" ", flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
+    if RESULTS.exists():  # the studies that were not asked for stay
+        with RESULTS.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["study"] not in args.study] + rows
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -168,6 +168,8 @@ def main() -> None:
     if parser.parse_args().measure:
         (HERE / "heads.json").write_text(json.dumps(measure(), indent=1) + "\n")
     results = json.loads((HERE / "heads.json").read_text())
+    if missing := set(HEADS) - set(results["heads"]):
+        parser.exit(1, f"not measured yet: {', '.join(sorted(missing))}; run python docs/make_heads.py --measure\n")
     (HERE / "heads.md").write_text(page(results), encoding="utf-8")
 
 

@@ -28,7 +28,12 @@ def add_commands(subparsers: Any) -> None:
     p.add_argument("--size", type=int, help="side of the pictures for the counted multiply-adds")
     p.set_defaults(handler=info_command)
 
-    p = subparsers.add_parser("predict", help="classify pictures, or the pictures of a data module (--data)")
+    p = subparsers.add_parser(
+        "predict",
+        help="classify pictures, or the pictures of a data module (--data)",
+        epilog="With --data NAME (and its options, as for fit) the test pictures of a data module are classified into "
+        "predictions.csv.",
+    )
     p.add_argument("pictures", nargs="+", help="picture files or folders")
     p.add_argument(
         "--model", required=True, help="a model of the zoo, hf-hub:owner/repo, a folder, or a .ckpt of a run"

@@ -12,7 +12,7 @@ class ZooError(ValueError):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ZooError:
     """The error for a ``name`` that is not among ``known``: names the nearest ones, or all when there are few."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = [n for n in names if n.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if not near:  # the beginning of a long name, or a part of one

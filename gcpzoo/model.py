@@ -186,6 +186,7 @@ def create_model(
     )
     if dim == "auto":
         dim = head_class(head).default_dim
+        dim = None if dim is None or net.num_features <= dim else dim
     elif isinstance(dim, str):
         raise ZooError(f"dim is a number, a list of numbers, none or 'auto', got {dim!r}")
     if blocks:

@@ -145,9 +145,7 @@ class ClassificationTask(L.LightningModule):
         self._optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])  # a wrong name is an error now
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
-        if recompute_head:
-            if not isinstance(self.model.head, SecondOrderHead):
-                raise ZooError(f"recompute_head: head {self.model.config['head']!r} keeps nothing that could be spared")
+        if recompute_head and isinstance(self.model.head, SecondOrderHead):  # the others keep nothing to be spared
             self.model.head.recompute = True
         if compile_model:
             self.model.compile()

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -19,11 +20,12 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import gcpzoo.data
 from gcpzoo.callbacks import RunReport
 from gcpzoo.errors import ZooError, unknown
+from gcpzoo.heads import head_arguments, list_heads
 from gcpzoo.hub.load import load
 from gcpzoo.preprocessing import Preprocessing
 from gcpzoo.task import ClassificationTask
@@ -64,7 +66,8 @@ class _Parser(LightningArgumentParser):
                 return str(unknown("data module", path[1], _data_modules()))
             return f"{where}there is no class {path[1]!r}; give its import path"
         if missing := re.search(r"arguments are required: (\S+)", message):
-            return f"{where}--{where.strip(': ') + '.' if where else ''}{missing[1]} is missing"
+            option = re.sub(r"^(fit|validate|test|predict)\.", "", missing[1])
+            return f"{where}--{where.strip(': ') + '.' if where else ''}{option} is missing"
         if expected := re.findall(r'Parser key "([\w.]+)":\s+(Expected a [^\n]*)', message):
             return f"{expected[-1][0]}: {expected[-1][1]}"
         if broken := re.search(r"Problem with given class_path '([^']+)':\s+([^\n]+)", message):
@@ -91,9 +94,8 @@ def _options() -> list[str]:
         "model": [ClassificationTask],
         "trainer": [Trainer],
     }
-    return sorted(
-        {f"{g}.{name}" for g, classes in groups.items() for c in classes for name in inspect.signature(c).parameters}
-    )
+    options = {f"{g}.{n}" for g, classes in groups.items() for c in classes for n in inspect.signature(c).parameters}
+    return sorted(options | {f"model.head_args.{n}" for head in list_heads() for n in head_arguments(head)})
 
 
 class ZooCLI(LightningCLI):
@@ -338,13 +340,14 @@ def train(argv: list[str]) -> int:
                 f"the backbone refuses the pictures: {error} (data.image_size, or backbone_args img_size)"
             ) from error
         raise
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C
-        if stop.code != 1:
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C, and to a scheduler's SIGTERM
+        terminated = isinstance(stop, SIGTERMException)
+        if stop.code != 1 and not terminated:
             raise
         last = Path(os.environ.get(OUTPUT, "")) / "checkpoints" / "last.ckpt"
         remedy = f"; the same command with --ckpt_path {last} goes on after its last epoch" if last.is_file() else ""
         print(f"gcpzoo: stopped{remedy}", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     finally:
         sys.argv = before
         os.environ.pop(OUTPUT, None)

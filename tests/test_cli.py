@@ -74,7 +74,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_stopped_training_says_how_to_go_on(small_fit: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_says_how_to_go_on(
+    stop: signal.Signals, code: int, small_fit: list[str], tmp_path: Path
+) -> None:
     ckpt = tmp_path / "run" / "checkpoints" / "last.ckpt"
     arguments = [*small_fit[:-4], "--trainer.max_epochs", "5000", "--trainer.accelerator", "cpu", "--output", "run"]
     with subprocess.Popen(
@@ -85,11 +88,11 @@ def test_a_stopped_training_says_how_to_go_on(small_fit: list[str], tmp_path: Pa
                 time.sleep(0.1)
                 if ckpt.exists() or process.poll() is not None:
                     break
-            process.send_signal(signal.SIGINT)
+            process.send_signal(stop)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert b"--ckpt_path run/checkpoints/last.ckpt goes on after its last epoch" in err
 
 
@@ -188,7 +191,7 @@ def test_output_folders_are_numbered_and_never_overwritten(cli: Cli, small_fit: 
         (["--ckpt_path", "last"], "no checkpoint 'last'; give the file"),
         (["--model.dim", "99999999999999"], "out of memory (for 25599999999999744 bytes more)"),
         (["--model.cutmix_alpha", "1e-300"], "cutmix_alpha must be 0, or at least 0.001"),
-        (["--model.recompute_head", "true", "--model.head", "gap"], "keeps nothing that could be spared"),
+        (["--model.lrr", "1"], "unknown option 'model.lrr': did you mean model.lr or"),
         (["--seed_everything", "-5"], "-5 is not in bounds"),
         (["--data.root", "absent"], "there is no folder absent"),
         (["--data.rot", "x"], "unknown option 'data.rot': did you mean data.root"),
@@ -219,10 +222,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         (["info", "resnt50_isqrt"], "did you mean resnet50"),
         (["predict", "--model", "nothing.here", "x.png"], "no picture 'x.png'"),
         (["demo", "--data", "absent"], "there is no folder 'absent'"),
-        (["fit"], "data"),
+        (["fit"], "--data is missing"),
+        (["search-hub"], "the Hub cannot be reached: its name is not known here"),
     ],
 )
-def test_a_mistake_in_the_zoos_commands_is_one_line_too(cli: Cli, arguments: list[str], message: str) -> None:
+def test_a_mistake_in_the_zoos_commands_is_one_line_too(
+    cli: Cli, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr("gcpzoo.hub.client.getproxies", dict)
     code, _, err = cli(*arguments)
     assert code == 2
     assert message in err

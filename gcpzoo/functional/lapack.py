@@ -30,9 +30,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         barrier.wait()
 
     pool = ThreadPoolExecutor(threads, "gcpzoo")
-    for started in [pool.submit(start) for _ in range(threads)]:
-        started.result()
-    torch.set_num_threads(threads)  # the last line of start also set the default of threads to come
+    try:
+        for started in [pool.submit(start) for _ in range(threads)]:
+            started.result()
+    except BaseException:  # a thread that waits for others would keep the process from ending
+        barrier.abort()
+        pool.shutdown(wait=False)
+        raise
+    finally:
+        torch.set_num_threads(threads)  # the last line of start also set the default of threads to come
     return pool
 
 
@@ -62,19 +68,25 @@ def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
     traced = type(a) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing()
     if alone or traced or (pause := _pause()) is None:
         return factorise(a)
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
+    if len(cpus) < threads:  # this thread is bound to some cores, and those it starts would be too
+        return factorise(a)
     inference = torch.is_inference_mode_enabled()
-    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def part(i: int, a: Tensor) -> tuple[Tensor, Tensor]:
-        if len(cpus) == threads:  # spread the threads at once; later they may move
+        if len(cpus) == threads and hasattr(os, "sched_setaffinity"):  # spread at once; later they may move
             os.sched_setaffinity(0, {cpus[i]})
             os.sched_setaffinity(0, cpus)
         with torch.inference_mode(inference), torch.set_grad_enabled(False):
             return factorise(a)
 
-    pool = _pool(threads)
-    pause(PAUSE_SOFT)
-    parts = list(pool.map(part, range(threads), a.detach().chunk(threads)))
+    try:
+        pool = _pool(threads)
+        pause(PAUSE_SOFT)
+        running = [pool.submit(part, i, chunk) for i, chunk in enumerate(a.detach().chunk(threads))]
+    except RuntimeError:  # no more threads, or the interpreter is about to end
+        return factorise(a)
+    parts = [each.result() for each in running]
     return torch.cat([p for p, _ in parts]), torch.cat([q for _, q in parts])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.small_side import features, gram
 
 # [5/5] Padé approximant of √(1-z)
@@ -87,7 +87,7 @@ class _LyapunovRoot(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @hand_written
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         out, norm = ctx.saved_tensors
         if not ctx.inverse:
@@ -129,7 +129,7 @@ class _CovarianceRoot(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @hand_written
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         y, s, norm = ctx.saved_tensors
         m, alpha = y.shape[2], ctx.at_one

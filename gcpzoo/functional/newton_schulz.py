@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gcpzoo.functional.covariance import as_matrix
+from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.small_side import features, gram, symmetric_function, symmetric_product
 from gcpzoo.functional.spectral import spectral_function
 
@@ -49,9 +49,9 @@ def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None)
 
 
 def _trace(a: Tensor) -> Tensor:
-    """``(B, 1, 1)``; 1 where the matrix is zero (or so small that its power -3/2 overflows): zero maps to zero."""
+    """``(B, 1, 1)``; 1 where the matrix is zero, so that zero maps to zero."""
     trace = a.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    return torch.where(trace <= torch.finfo(trace.dtype).tiny ** (2 / 3), 1, trace)
+    return torch.where(trace > 0, trace, 1)
 
 
 def _root(a: Tensor, iterations: int, divided: bool) -> Tensor:
@@ -78,7 +78,7 @@ class NewtonSchulz(torch.autograd.Function):
         return y @ (root / y.shape[2]) @ y.mT if small else root
 
     @staticmethod
-    @once_differentiable
+    @hand_written
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, a = ctx.saved_tensors
         y = features(x, ctx.center)
@@ -94,7 +94,8 @@ class NewtonSchulz(torch.autograd.Function):
         q = -0.5 if small else 0.5
         by_trace = q * (k * root).sum((1, 2)) - (d * a).sum((1, 2))
         d.diagonal(dim1=1, dim2=2).add_(by_trace[:, None])
-        d *= trace ** (q - 1)
+        factor = trace ** ((q - 1) / 2)  # its square overflows for small features, the product does not
+        d.mul_(factor).mul_(factor)
         dy = torch.baddbmm(cy @ (root * trace**q), y, d) if small else d @ y
         return dy / y.shape[2], None, None
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix
+from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.small_side import features, gram, symmetric_product
 
 SpectralMap = Callable[[Tensor, Tensor], Tensor]
@@ -91,7 +91,7 @@ class _SpectralFunction(torch.autograd.Function):
         return symmetric_product(u * values[:, None].to(x.dtype), u.mT)
 
     @staticmethod
-    @once_differentiable
+    @hand_written
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         w, u, rotated, *lost = ctx.saved_tensors  # on the d×d side the features instead of rotated
         cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
+from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.released import released_centring, released_covariance
 from gcpzoo.functional.small_side import few_positions, symmetric_product
 from gcpzoo.functional.spectral import matrix_power
@@ -77,7 +77,7 @@ class _Root(torch.autograd.Function):
         return value, spectrum
 
     @staticmethod
-    @once_differentiable
+    @hand_written
     def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None, None]:
         x, w, u = ctx.saved_tensors
         n = w.shape[1]

@@ -164,7 +164,8 @@ def records_table(names: Sequence[str] | None = None) -> str:
         size = f"{r.size / 1e6:.1f} MB" if r.size else "–"
         by = "" if r.measured_by == "gcpzoo" else "*"
         top1, top5 = (f"{_number(r.metrics[k])}{by}" if k in r.metrics else "–" for k in ("top1", "top5"))
-        control = _control(r) + ("†" if r.control and "note" in r.control else "")
+        control = _control(r)
+        control += (by if control != "–" else "") + ("†" if r.control and "note" in r.control else "")
         rows.append((f"`{r.name}`", top1, control, top5, data_name(r), size, r.licence, r.availability))
     return markdown(("model", "top-1", "GAP control", "top-5", "data", "size", "licence", "weights"), rows)
 

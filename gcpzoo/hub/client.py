@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from gcpzoo import __version__
 from gcpzoo.errors import ZooError
@@ -21,6 +24,20 @@ def hub_api() -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(library_name=LIBRARY, library_version=__version__)
+
+
+def no_name_resolution() -> bool:
+    """Whether the Hub's name cannot be resolved here, and no proxy would do it: known at once, not after retries."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if not host or getproxies():
+        return False
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return True
+    return False
 
 
 def split_revision(spec: str) -> tuple[str, str | None]:
@@ -50,6 +67,8 @@ def fetch(repo: str, revision: str | None, force: bool = False) -> tuple[Path, P
 def _download(api: HfApi, repo: str, name: str, revision: str | None, force: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
+    if not force and no_name_resolution():
+        return Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision, force_download=force))
     except HTTPError as error:  # a broken connection: the client itself turns to the cache for most kinds, not for all
@@ -69,6 +88,10 @@ def search_hub(query: str | None = None, author: str | None = None, limit: int =
     Returns:
         For each: ``repo``, ``downloads``, ``likes``, ``updated`` (a date), ``private``.
     """
+    if no_name_resolution():
+        raise ZooError(
+            "the Hub cannot be reached: its name is not known here; check the network, the proxy or HF_ENDPOINT"
+        )
     with clear_errors("the Hub"):
         found = list(hub_api().list_models(filter=LIBRARY, search=query, author=author, limit=limit))
     return [

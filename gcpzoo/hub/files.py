@@ -71,6 +71,7 @@ def save_folder(
     if about:
         config["about"] = dict(about)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors writes for the owner alone
     return digest
 
 

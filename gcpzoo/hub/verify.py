@@ -125,6 +125,8 @@ def _pictures(model: GCPNet, folder: Path) -> Any:
     """The data set, its folders matched to the model's classes: by name, or all in sorted order (WordNet ids)."""
     from torchvision.datasets import ImageFolder
 
+    if not folder.is_dir():
+        raise ZooError(f"there is no folder {str(folder)!r}")
     try:
         pictures = ImageFolder(str(folder), transform=model.transform)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from threading import enumerate as enumerate_threads
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +27,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(lapack, "WORTHWHILE", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
     yield 3
     torch.set_num_threads(before)
     lapack._pool.cache_clear()
@@ -52,10 +61,8 @@ def test_the_number_of_threads_stays_as_it_was(threads: int) -> None:
 
 
 @shares
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs the affinity of threads")
 def test_threads_start_on_cores_of_their_own_and_may_move_later(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     cores, calls = {0, 1, 2}, []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, allowed: calls.append(set(allowed)))
     lapack.eigh(symmetric())
     assert calls.count(cores) == threads
@@ -114,3 +121,55 @@ def test_without_the_runtime_pytorch_does_it_alone(monkeypatch: pytest.MonkeyPat
     a = symmetric()
     torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
     assert lapack._pool.cache_info().misses == started
+
+
+def test_a_thread_that_is_bound_to_one_core_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
+    started = lapack._pool.cache_info().misses
+    lapack.eigh(symmetric())
+    assert lapack._pool.cache_info().misses == started
+
+
+@shares
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_threads_that_cannot_be_started_leave_nothing_behind(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    before = set(enumerate_threads())
+    submit, calls = ThreadPoolExecutor.submit, []
+
+    def failing(self: ThreadPoolExecutor, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return submit(self, *args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", failing)
+    a = symmetric()
+    if error is RuntimeError:  # no more threads: one does it
+        torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            lapack.eigh(a)
+    counted: list[int] = []
+    other = Thread(target=lambda: counted.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert counted == [threads]
+    for _ in range(100):
+        if set(enumerate_threads()) <= before:
+            break
+        time.sleep(0.05)
+    assert set(enumerate_threads()) <= before
+
+
+@shares
+def test_a_thread_that_outlives_the_main_one_does_it_alone() -> None:
+    code = (
+        "import threading, time, torch; from gcpzoo.functional import lapack; lapack.WORTHWHILE = 0\n"
+        "torch.set_num_threads(2); lapack._pool(2)\n"
+        "def late(): time.sleep(0.5); print(lapack.eigh(torch.eye(3).expand(4, 3, 3))[0].sum().item())\n"
+        "threading.Thread(target=late).start()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["12.0"], done.stderr

@@ -188,3 +188,37 @@ def test_a_sample_that_is_not_finite_leaves_the_others_alone(name: str, side: in
     assert not out[1].isfinite().all()
     torch.testing.assert_close(out[[0, 2]], expected[[0, 2]])
     assert grad[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["isqrt", "mpn_cov", "svd_pade", "mpa_lya"])
+def test_a_second_derivative_is_refused(name: str) -> None:
+    x = features(2, 8, 3, 3).requires_grad_()
+    loss = create_head(name, in_features=8)(x).sum() + x.pow(3).sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, x, create_graph=True)
+
+
+@pytest.mark.parametrize("name", ["isqrt", "mpn_cov", "mpa_lya"])
+def test_a_backward_pass_under_autocast_keeps_its_precision(name: str) -> None:
+    head = create_head(name, in_features=8)
+    grads = []
+    for enabled in (False, True):
+        x = features(2, 8, 3, 3).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            head(x).sum().backward()
+        grads.append(x.grad)
+    assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("side", [2, 5])
+@pytest.mark.parametrize("scale", [1e-15, 1e-13, 1e12])
+def test_the_root_scales_with_the_features(scale: float, side: int) -> None:
+    x = features(2, 16, side, side)
+    results = []
+    for factor in (1.0, scale):
+        y = (x * factor).requires_grad_()
+        root = square_root(y.flatten(2), "isqrt")
+        (grad,) = torch.autograd.grad(root.sum(), y)
+        results.append((root / factor, grad))
+    for small, expected in zip(results[1], results[0]):
+        assert relative(small, expected) < 1e-5
