@@ -143,7 +143,7 @@ def create_model(
         head: one of ``gcpzoo.list_heads()``.
         num_classes: classes of the classifier.
         dim: channels after the reduction layer, or a list (step by step); ``None``: no reduction layer;
-            ``"auto"``: the head's own, 256 for most, none for ``gap`` and ``mgcrp``.
+            ``"auto"``: the head's own, 256 for most, none for ``gap``, ``mgcrp`` and maps of no more channels.
         head_args: the head's own arguments, e.g. ``{"iterations": 5}``.
         last_stride: 1: the last stage of a ResNet (VGG: the last pooling) keeps the resolution; ``None``: 1 for
             second-order heads where the backbone has the choice, its own 2 for ``gap``. Set it equal in controls.

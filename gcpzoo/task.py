@@ -43,7 +43,8 @@ class ClassificationTask(L.LightningModule):
         num_classes: classes; the command line takes it from the data.
         backbone: a classification network of torchvision (``resnet50``), or ``timm:NAME``.
         head: one of ``gcpzoo list --heads``.
-        dim: channels after the reduction layer, or a list of them; null: no reduction; auto: 256, none for gap.
+        dim: channels after the reduction layer, or a list of them; null: no reduction; auto: 256 where there are more,
+            none for gap.
         head_args: the head's own arguments.
         last_stride: 1 keeps the resolution of a ResNet's last stage; null: 1 for second-order heads, else 2.
         until: cut the backbone after this stage.

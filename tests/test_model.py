@@ -151,3 +151,9 @@ def test_the_package_names_what_it_has() -> None:
     assert {"load", "create_model", "list_heads", "list_models"} <= set(dir(gcpzoo))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gcpzoo.nothing
+
+
+def test_auto_reduces_only_where_there_are_more_channels() -> None:
+    assert create_model("resnet18", "isqrt", 3).config["dim"] == 256
+    assert create_model("resnet18", "isqrt", 3, until="layer3").config["dim"] is None
+    assert create_model("resnet18", "gap", 3).config["dim"] is None

@@ -72,8 +72,11 @@ def test_folders_of_other_classes_are_an_error(model_folder, pictures):
     (pictures / "more").rmdir()
     with pytest.raises(ZooError, match="has 2 class folders, not named as the model's 3 classes are"):
         verify(model_folder, pictures)
-    with pytest.raises(ZooError, match="holds no folders of pictures"):
+    with pytest.raises(ZooError, match="there is no folder"):
         verify(model_folder, pictures / "nowhere")
+    (pictures / "empty").mkdir()
+    with pytest.raises(ZooError, match="holds no folders of pictures"):
+        verify(model_folder, pictures / "empty")
 
 
 def test_values_that_are_not_finite_are_found(tmp_path, small):
