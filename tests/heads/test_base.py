@@ -150,7 +150,8 @@ def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str)
     kept: list[int] = []
 
     def pack(t: torch.Tensor) -> torch.Tensor:
-        kept.append(t.untyped_storage().data_ptr())
+        if t.numel():  # checkpoint's own placeholder is empty
+            kept.append(t.untyped_storage().data_ptr())
         return t
 
     head = create_head(name, in_features=16, dim=8, reduction="linear")
