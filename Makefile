@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/input_pipeline.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/triton_newton_schulz.py
 	$(BIN)/python benchmarks/report.py
 
 docs: $(READY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,6 @@ def _list_models(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    import shutil
-
     columns = ["model", "top-1 %", "MB", "weights", "licence", "data"]
     columns = columns[: 6 if shutil.get_terminal_size((200, 24)).columns >= 120 else 4]
     for column in columns:

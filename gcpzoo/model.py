@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gcpzoo.backbones import FILES, create_backbone
 from gcpzoo.errors import ZooError, unknown
 from gcpzoo.heads import create_head, head_arguments
-from gcpzoo.heads.base import head_class
+from gcpzoo.heads.base import check_arguments, head_class
 from gcpzoo.preprocessing import Preprocessing
 
 FUSIONS = ("sum", "concat", "all")
@@ -165,9 +165,7 @@ def create_model(
         raise ZooError(f"dropout must lie between 0 and 1, got {dropout}")
     if any(size < 1 for size in hidden):
         raise ZooError(f"hidden must be positive sizes, got {list(hidden)}")
-    for key in head_args or {}:
-        if key not in head_arguments(head):
-            raise unknown(f"argument of head {head!r}", key, head_arguments(head))
+    check_arguments(head, head_args or {})
     second_order = head_class(head).second_order
     backbone_args = dict(backbone_args or {})
     if files := FILES & set(backbone_args):

@@ -22,7 +22,6 @@ FORMAT = 1
 
 
 RANGES = (
-    ("dropout", 0, 1),
     ("label_smoothing", 0, 1),
     ("mixup_alpha", 0, 1e3),
     ("cutmix_alpha", 0, 1e3),

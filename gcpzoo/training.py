@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -23,79 +23,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import gcpzoo.data
+from gcpzoo.arguments import Parser, rewritten
 from gcpzoo.callbacks import RunReport
-from gcpzoo.errors import ZooError, unknown
-from gcpzoo.heads import head_arguments, list_heads
+from gcpzoo.errors import ZooError
 from gcpzoo.hub.load import load
 from gcpzoo.preprocessing import Preprocessing
 from gcpzoo.task import ClassificationTask
 
 OUTPUT = "GCPZOO_OUTPUT"
 START = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
-
-
-class _Parser(LightningArgumentParser):
-    """Errors in one line, with the nearest names."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a trial inside jsonargparse, which reads the message
-            super().error(message, ex)
-        raise ZooError(self._explain(str(message))) from ex
-
-    def _explain(self, message: str) -> str:
-        options = [o.lstrip("-") for a in self._actions for o in a.option_strings if o.startswith("--")]
-        options += _options()
-        patterns = (
-            r"nrecognized arguments: (\S+)",
-            r"[Kk]ey '([^']+)' is not expected",
-            r"ubcommand '\w+' does not accept option '([^']+)'",
-        )
-        for pattern in patterns:
-            if argument := re.search(pattern, message):
-                return str(unknown("option", argument[1].lstrip("-").split("=")[0], options))
-        if inner := re.search(
-            r"(?:Group '(\w+)' does not accept option|Option) '([^']+)'(?: is not accepted)?", message
-        ):
-            nested = re.findall(r"NestedArg\(key='([^']+)'", message)
-            name = nested[-1] if nested else ".".join(filter(None, inner.groups()))
-            return str(unknown("option", f"data.{name}", options))
-        key = re.match(r'(?:Parser key|Problem with given class_path) "?\'?([\w.]+)', message)
-        where = f"{key[1]}: " if key else ""
-        if path := re.search(r"Expected a dot import path string: (\S+)", message):
-            if where == "data: ":
-                return str(unknown("data module", path[1], _data_modules()))
-            return f"{where}there is no class {path[1]!r}; give its import path"
-        if missing := re.search(r"arguments are required: (\S+)", message):
-            option = re.sub(r"^(fit|validate|test|predict)\.", "", missing[1])
-            return f"{where}--{where.strip(': ') + '.' if where else ''}{option} is missing"
-        if expected := re.findall(r'Parser key "([\w.]+)":\s+(Expected a [^\n]*)', message):
-            return f"{expected[-1][0]}: {expected[-1][1]}"
-        if broken := re.search(r"Problem with given class_path '([^']+)':\s+([^\n]+)", message):
-            return f"{where}{broken[1]}: {broken[2]}"
-        if message.strip().startswith("Unexpected config"):
-            return "a config file is empty, or no mapping of model, data, trainer …"
-        text = " ".join(message.split("Given value type")[0].split())
-        return re.sub(r'^Parser key "([^"]+)":', r"\1:", text)[:500]
-
-
-def _data_modules() -> dict[str, type[LightningDataModule]]:
-    """The data modules by name, without the base that they share."""
-    base = gcpzoo.data.PictureDataModule
-    known = vars(gcpzoo.data).items()
-    return {n: c for n, c in known if inspect.isclass(c) and issubclass(c, base) and c is not base}
-
-
-def _options() -> list[str]:
-    """Options that a parser knows only inside a command, or when a data module is named."""
-    groups: dict[str, list[Any]] = {
-        "data": [gcpzoo.data.PictureDataModule, *_data_modules().values()],
-        "data.augment": [gcpzoo.data.Augment],
-        "data.preprocessing": [Preprocessing],
-        "model": [ClassificationTask],
-        "trainer": [Trainer],
-    }
-    options = {f"{g}.{n}" for g, classes in groups.items() for c in classes for n in inspect.signature(c).parameters}
-    return sorted(options | {f"model.head_args.{n}" for head in list_heads() for n in head_arguments(head)})
 
 
 class ZooCLI(LightningCLI):
@@ -274,28 +210,6 @@ def _output_folder(config: Any, subcommand: str) -> Path:
     return next(f for f in folders if not f.exists())
 
 
-def _arguments(argv: list[str]) -> list[str]:
-    """``--model NAME`` as ``--model.checkpoint NAME``, and configs of the package found by their short path."""
-    from gcpzoo.paths import resource
-
-    arguments: list[str] = []
-    for i, a in enumerate(argv):
-        key, equals, value = a.partition("=")
-        named = value or (argv[i + 1] if i + 1 < len(argv) else "")
-        if key == "--model" and not named.endswith((".yaml", ".yml", ".json")):
-            a = "--model.checkpoint" + equals + value
-        previous = arguments[-1] if arguments else ""
-        for prefix, name in (("", a), ("--config=", value)):
-            is_config = previous in ("-c", "--config") if not prefix else key == "--config"
-            if is_config and not Path(name).exists():
-                known = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
-                if name.removeprefix("configs/") not in known:
-                    raise unknown("config file", name, known)
-                a = prefix + str(resource("configs") / name.removeprefix("configs/"))
-        arguments.append(a)
-    return arguments
-
-
 def train(argv: list[str]) -> int:
     """Run one of LightningCLI's commands with the arguments ``argv``."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -305,13 +219,13 @@ def train(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    before, sys.argv = sys.argv, [sys.argv[0], *_arguments(argv)]  # from there other processes of a run take them
+    before, sys.argv = sys.argv, [sys.argv[0], *rewritten(argv)]  # from there other processes of a run take them
     try:
         ZooCLI(
             ClassificationTask,
             LightningDataModule,
             subclass_mode_data=True,
-            parser_class=_Parser,
+            parser_class=Parser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},

@@ -49,8 +49,8 @@ def adaptive_drop_rate(x: Tensor, importance: Tensor) -> Tensor:
     if x.shape[1] < 2:
         raise ValueError(f"the rate is defined for two channels or more, got shape {tuple(x.shape)}")
     y = centred(x)
-    rows = y @ y.sum(1)[:, :, None] / y.shape[2]  # Σ1, without Σ
-    cosine = F.cosine_similarity(importance.detach(), rows[:, :, 0], dim=1).mean()
+    rows = (y * y.sum(1, keepdim=True)).mean(2)  # Σ1, without Σ
+    cosine = F.cosine_similarity(importance.detach(), rows, dim=1).mean()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(cosine)
         cosine = cosine / dist.get_world_size()

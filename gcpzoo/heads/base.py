@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -222,6 +222,14 @@ def head_arguments(name: str) -> dict[str, Any]:
     return arguments
 
 
+def check_arguments(name: str, keys: Iterable[str]) -> None:
+    """An argument that the head does not take is a :class:`~gcpzoo.errors.ZooError` with the nearest ones."""
+    known = head_arguments(name)
+    for key in keys:
+        if key not in known:
+            raise unknown(f"argument of head {name!r}", key, known)
+
+
 def create_head(name: str, in_features: int, dim: int | Sequence[int] | None = None, **kwargs: Any) -> Head:
     """A head by name, usable alone: ``create_head("isqrt", in_features=256, iterations=5)``.
 
@@ -234,18 +242,12 @@ def create_head(name: str, in_features: int, dim: int | Sequence[int] | None = N
     Raises:
         ZooError: unknown head or argument (with what there is), or a value that the head refuses.
     """
-    known = head_arguments(name)
-    for key in kwargs:
-        if key not in known:
-            raise unknown(f"argument of head {name!r}", key, known)
+    check_arguments(name, kwargs)
+    make: Callable[..., Head] = head_class(name)
     try:
-        return _create(name, in_features, dim, kwargs)
+        return make(in_features=in_features, dim=dim, **kwargs)
     except TypeError as error:  # a value of another kind, which only its use finds out
         raise ZooError(f"head {name!r} refuses its arguments {kwargs}: {error}") from error
-
-
-def _create(name: str, in_features: int, dim: Any, kwargs: dict[str, Any]) -> Head:
-    return head_class(name)(in_features=in_features, dim=dim, **kwargs)
 
 
 def list_heads() -> list[str]:

@@ -31,7 +31,7 @@ def no_name_resolution() -> bool:
     from huggingface_hub import constants
 
     host = urlsplit(constants.ENDPOINT).hostname
-    if not host or getproxies():
+    if not host or _offline() or getproxies():
         return False
     try:
         socket.getaddrinfo(host, None)
@@ -57,17 +57,18 @@ def fetch(repo: str, revision: str | None, force: bool = False) -> tuple[Path, P
         The two cached files, and the commit (40 hex digits).
     """
     api = hub_api()
+    cached = not force and no_name_resolution()
     with clear_errors(repo, revision):
-        config = _download(api, repo, "config.json", revision, force)
+        config = _download(api, repo, "config.json", revision, force, cached)
         commit = config.parent.name
-        weights = _download(api, repo, "model.safetensors", commit, force)
+        weights = _download(api, repo, "model.safetensors", commit, force, cached)
     return config, weights, commit
 
 
-def _download(api: HfApi, repo: str, name: str, revision: str | None, force: bool) -> Path:
+def _download(api: HfApi, repo: str, name: str, revision: str | None, force: bool, cached: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    if not force and no_name_resolution():
+    if cached:
         return Path(api.hf_hub_download(repo, name, revision=revision, local_files_only=True))
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision, force_download=force))
