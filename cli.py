@@ -3,7 +3,7 @@
 
 import sys
 
-from gcpzoo.main import main
+from gcpzoo.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

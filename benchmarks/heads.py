@@ -36,7 +36,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from gcpzoo.allocator import keep_freed_memory
 from gcpzoo.functional import (
     as_matrix,
     lapack,
@@ -48,6 +47,7 @@ from gcpzoo.functional import (
     triangle,
 )
 from gcpzoo.functional.small_side import features, gram
+from gcpzoo.training.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "heads.csv"

@@ -1,14 +1,14 @@
-"""Pictures per second on one core: gcpzoo's training input against torchvision's usual one, side by side.
+"""Images per second on one core: gcpzoo's training input against torchvision's usual one, side by side.
 
     python benchmarks/input_pipeline.py [--folder PHOTOGRAPHS] [--quality 75 90] [--rounds 15]
 
 The usual one: ``ImageFolder`` with Pillow, RandomResizedCrop(224), flip, ToTensor, Normalize. Both run in this process
-on one core and one thread, in turns on the same 64 pictures; the figure is the median of the ratios of the turns. Time
+on one core and one thread, in turns on the same 64 images; the figure is the median of the ratios of the turns. Time
 is the processor's, so that other work on the machine counts little; the files are in memory (the disk is not measured).
-    item: one picture after the other, as a worker process makes them
+    item: one image after the other, as a worker process makes them
     batch: the same through a DataLoader (collated, 64 in a batch)
-    batch, normalised: and our uint8 batch normalised on the same core instead of the device
-Without ``--folder`` the pictures are cut from scikit-learn's two sample photographs. All are resized to 500×375.
+    batch, normalized: and our uint8 batch normalized on the same core instead of the device
+Without ``--folder`` the images are cut from scikit-learn's two sample photographs. All are resized to 500×375.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from gcpzoo.data import ImageFolder
-from gcpzoo.data.pictures import list_pictures
+from gcpzoo.data.images import list_images
 
 COUNT, SIZE = 64, (500, 375)
 RESULTS = Path(__file__).parent / "results" / "input_pipeline.csv"
@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "input_pipeline.csv"
 
 def photographs(folder: str | None) -> list[Image.Image]:
     if folder:
-        paths = list_pictures(folder)[0]
+        paths = list_images(folder)[0]
         paths = paths[:: max(1, len(paths) // COUNT)][:COUNT]
         return [Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS) for path in paths]
     from sklearn.datasets import load_sample_images
@@ -81,7 +81,7 @@ def pipelines(root: str) -> dict[str, tuple[Callable[[], object], Callable[[], o
     return {
         "item": (lambda: [usual[i] for i in range(COUNT)], lambda: [ours.dataset[i] for i in range(COUNT)]),
         "batch": (lambda: next(iter(theirs)), lambda: next(iter(ours))),
-        "batch, normalised": (
+        "batch, normalized": (
             lambda: next(iter(theirs)),
             lambda: data.on_after_batch_transfer(next(iter(ours)), 0),
         ),

@@ -38,12 +38,12 @@ def plot(rows: list[Row], target: Path) -> None:
     """Milliseconds a sample against d, M, batch and iterations."""
     figure, axes = plt.subplots(1, len(STUDIES), figsize=(14, 3.4), sharey=True, layout="constrained")
     for axis, (study, label) in zip(axes, STUDIES.items()):
-        for head, colour in (("isqrt", "tab:blue"), ("mpn_cov", "tab:orange")):
+        for head, color in (("isqrt", "tab:blue"), ("mpn_cov", "tab:orange")):
             for version, style in (("textbook", "--"), ("gcpzoo", "-")):
                 chosen = [r for r in rows if (r["study"], r["head"], r["version"]) == (study, head, version)]
                 x = [float(r[study]) for r in chosen]
                 y = [float(r["ms"]) / float(r["batch"]) for r in chosen]
-                axis.plot(x, y, style, color=colour, marker=".", label=f"{head}, {version}")
+                axis.plot(x, y, style, color=color, marker=".", label=f"{head}, {version}")
         axis.set(xlabel=label, yscale="log")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("ms a sample, forward + backward")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROUNDS = 9
 PYTHON = [sys.executable, "-c"]
-MAIN = "import sys; from gcpzoo.main import main; sys.exit(main(sys.argv[1:]))"
+MAIN = "import sys; from gcpzoo.cli.main import main; sys.exit(main(sys.argv[1:]))"
 COMMANDS = {
     "gcpzoo list": [*PYTHON, MAIN, "list"],
     "gcpzoo --help": [*PYTHON, MAIN, "--help"],

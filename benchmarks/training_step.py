@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 import gcpzoo
-from gcpzoo.allocator import keep_freed_memory
-from gcpzoo.callbacks import hardware
-from gcpzoo.optim import create_optimizer, parameter_groups
+from gcpzoo.training.allocator import keep_freed_memory
+from gcpzoo.training.callbacks import hardware
+from gcpzoo.training.optimizers import create_optimizer, parameter_groups
 
 CASES = [
     # backbone, pixels, batch, classes, head
@@ -42,7 +42,7 @@ CASES = [
 
 
 def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """One training step: forward, backward, optimiser."""
+    """One training step: forward, backward, optimizer."""
     optimizer = create_optimizer("SGD", parameter_groups(model, 1e-3, 1e-4), lr=1e-3, momentum=0.9)
 
     def run() -> None:

@@ -20,15 +20,15 @@ import torch
 import yaml
 
 import gcpzoo
+from gcpzoo.cli.main import run
 from gcpzoo.hub import records
 from gcpzoo.hub.files import WEIGHTS, save_folder
-from gcpzoo.main import run
 
 HERE = Path(__file__).parent
 
 
 def measure(name: str, config: dict[str, Any], root: str | None) -> dict[str, Any]:
-    """``gcpzoo test`` with the stored weights on the run's own test pictures."""
+    """``gcpzoo test`` with the stored weights on the run's own test images."""
     with tempfile.TemporaryDirectory() as folder:
         given = {"data": config["data"]}
         if root:
@@ -92,7 +92,7 @@ def add(args: argparse.Namespace) -> str:
     write()
     test = measure(name, config, args.root)
     record["metrics"] = percent(test)
-    record["data"] = f"{args.data}, {test['pictures']:,} test pictures"
+    record["data"] = f"{args.data}, {test['images']:,} test images"
     if args.control:
         control = json.loads((Path(args.control) / "metrics.json").read_text())
         record["control"] = {"head": control["model"]["head"], **percent(control["test"])}
@@ -106,7 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("run", help="output folder of gcpzoo fit")
     parser.add_argument("tag", help="what data and origin, e.g. grocery81")
     parser.add_argument("--control", help="output folder of the GAP control")
-    parser.add_argument("--root", help="folder of the pictures, where it differs from the run's")
+    parser.add_argument("--root", help="folder of the images, where it differs from the run's")
     parser.add_argument("--licence", required=True, help="SPDX identifier")
     parser.add_argument("--provenance", required=True, help="who trained it, from what")
     parser.add_argument("--data", required=True, help="data set, its licence and split")

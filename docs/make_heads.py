@@ -22,10 +22,10 @@ import torch
 
 from gcpzoo import heads
 from gcpzoo.blocks import GSoP, insert_gsop
-from gcpzoo.complexity import multiply_adds, parameters
 from gcpzoo.functional import ROOTS, matrix_power, square_root
 from gcpzoo.heads.base import REGISTRY as HEADS
 from gcpzoo.heads.base import Head, Reduction, RootHead, SecondOrderHead, head_arguments
+from gcpzoo.models.complexity import multiply_adds, parameters
 
 HERE = Path(__file__).parent
 CHANNELS, POSITIONS, BATCH = 256, (7, 14, 28), 4

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the results of README.md, and their picture, from the reports of runs in docs/results.
+"""Write the results of README.md, and their image, from the reports of runs in docs/results.
 
     python docs/make_results.py                      # the table between README's marks, docs/results.png
     python docs/make_results.py --take RUN NAME      # first copy the report of a run of gcpzoo fit as docs/results/NAME
@@ -51,7 +51,7 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
     for data, heads in reports.items():
         for i, (head, r) in enumerate(heads.items()):
             t, fit = r["test"], r["fit"]
-            what = f"{TITLES[data]}, {t['pictures']:,} test pictures" if i == 0 else ""
+            what = f"{TITLES[data]}, {t['images']:,} test images" if i == 0 else ""
             cells = [what, head, f"{100 * t['top1']:.2f}", f"{100 * t['top5']:.2f}", f"{r['parameters'] / 1e6:.2f} M"]
             lines.append("| " + " | ".join([*cells, str(fit["epochs"]), f"{fit['seconds'] / 60:.1f} min"]) + " |")
     seeds = {str(r["seed"]) for heads in reports.values() for r in heads.values()}

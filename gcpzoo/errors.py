@@ -1,4 +1,4 @@
-"""One error for every mistake a user can mend, and the nearest names to mend it with."""
+"""The one exception for mistakes that a user can fix, and the message for names that do not exist."""
 
 from __future__ import annotations
 
@@ -7,22 +7,36 @@ from collections.abc import Iterable
 
 
 class ZooError(ValueError):
-    """Something the user gave is wrong; the message says what, and what to do. The command line exits with 2."""
+    """The user gave something that cannot work; the message says what and how to fix it. Exit code 2."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ZooError:
-    """The error for a ``name`` that is not among ``known``: names the nearest ones, or all when there are few."""
-    names = sorted(set(known))
+def unknown_name(kind: str, name: str, available: Iterable[str]) -> ZooError:
+    """Build the error for a ``name`` that is not among the ``available`` ones.
+
+    Args:
+        kind: what the name stands for, e.g. ``head``.
+        name: what was given.
+        available: all names that would work.
+
+    Returns:
+        The error to raise. Its message suggests the nearest names, or lists all of them where they are few.
+
+    >>> unknown_name("head", "isqr", ["gap", "isqrt"])
+    ZooError("unknown head 'isqr': did you mean isqrt?")
+    >>> unknown_name("fusion", "mean", ["sum", "concat"])
+    ZooError("unknown fusion 'mean'; available: concat, sum")
+    """
+    names = sorted(set(available))
     near = [n for n in names if n.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if not near:  # the beginning of a long name, or a part of one
-        begins = {n[: len(name)]: n for n in reversed(names)}
-        near = [begins[b] for b in difflib.get_close_matches(name, begins, n=3, cutoff=0.75)]
-        near = near or [n for n in names if name.lower() in n.lower()][:3]
+    if not near:  # the start of a long name, or a part of one
+        starts = {n[: len(name)]: n for n in reversed(names)}
+        near = [starts[s] for s in difflib.get_close_matches(name, starts, n=3, cutoff=0.75)]
+        near = near or [n for n in names if name and name.lower() in n.lower()][:3]
     if near:
-        hint = f"did you mean {' or '.join(near)}?"
+        hint = f": did you mean {' or '.join(near)}?"
     elif len(names) <= 40:
-        hint = f"there is {', '.join(names) or 'none'}"
+        hint = f"; available: {', '.join(names) or 'none'}"
     else:
-        hint = f"there are {len(names)}, such as {', '.join(names[:5])}"
-    return ZooError(f"unknown {kind} {name!r}: {hint}")
+        hint = f"; {len(names)} are available, such as {', '.join(names[:5])}"
+    return ZooError(f"unknown {kind} {name!r}{hint}")

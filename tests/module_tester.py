@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+GOLDEN = Path(__file__).parent / "files" / "golden"
 HALF = (torch.float16, torch.bfloat16)
 torch.set_num_threads(1)
 

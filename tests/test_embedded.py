@@ -54,7 +54,7 @@ def test_a_tampered_file_is_found_out(tmp_path: Path, monkeypatch: pytest.Monkey
         gcpzoo.load(name)
 
 
-def test_the_demonstration_runs_on_ones_own_pictures(cli: Callable, folder: Path) -> None:
+def test_the_demonstration_runs_on_ones_own_images(cli: Callable, folder: Path) -> None:
     code, out, err = cli("demo", "--data", folder, "--epochs", 1, "--output", "demo")
     assert code == 0, err
     assert "Same backbone, data, seed and epochs" in out

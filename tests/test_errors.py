@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcpzoo.errors import unknown
+from gcpzoo.errors import unknown_name
 
 NAMES = ["resnet50_isqrt.in1k_li2018", "resnet50_gap.in1k_wang2020_lrnorm", "vgg16_bn_isqrt.in1k_li2018"]
 
@@ -14,10 +14,10 @@ NAMES = ["resnet50_isqrt.in1k_li2018", "resnet50_gap.in1k_wang2020_lrnorm", "vgg
         ("resnet50_isqrt.in1k_li2008", NAMES, "did you mean resnet50_isqrt.in1k_li2018"),
         ("resnt50", NAMES, "resnet50_"),
         ("vgg16", NAMES, "did you mean vgg16_bn_isqrt"),
-        ("zzz", ["a", "b"], "there is a, b"),
-        ("zzz", [], "there is none"),
-        ("%%%", [f"n{i}" for i in range(50)], "there are 50, such as n0"),
+        ("zzz", ["a", "b"], "available: a, b"),
+        ("zzz", [], "available: none"),
+        ("%%%", [f"n{i}" for i in range(50)], "50 are available, such as n0"),
     ],
 )
 def test_the_nearest_names_are_offered(name: str, known: list[str], expected: str) -> None:
-    assert expected in str(unknown("thing", name, known))
+    assert expected in str(unknown_name("thing", name, known))

@@ -10,7 +10,7 @@ from torch import nn
 
 from gcpzoo.blocks.gsop import GSoP, GSoPBlock, insert_gsop
 from gcpzoo.blocks.stride import stride_in_first
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 
 __all__ = ["BLOCKS", "GSoP", "GSoPBlock", "insert", "insert_gsop", "stride_in_first"]
 
@@ -32,12 +32,12 @@ def insert(backbone: nn.Module, blocks: Mapping[str, Mapping[str, Any] | None]) 
     """
     for name, arguments in blocks.items():
         if name not in BLOCKS:
-            raise unknown("block", name, BLOCKS)
+            raise unknown_name("block", name, BLOCKS)
         if not isinstance(arguments or {}, Mapping):
             raise ZooError(f"arguments of block {name!r} are a mapping, got {arguments!r}")
         known = list(inspect.signature(BLOCKS[name]).parameters)[1:]
         for key in arguments or {}:
             if key not in known:
-                raise unknown(f"argument of block {name!r}", key, known)
+                raise unknown_name(f"argument of block {name!r}", key, known)
         BLOCKS[name](backbone, **(arguments or {}))
     return backbone

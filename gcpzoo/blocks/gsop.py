@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional import covariance
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 
@@ -20,7 +20,7 @@ GRID = 8
 
 
 class _RowConvolution(nn.Module):
-    """A symmetric matrix ``(B, n, n)`` to ``(B, out, 1, 1)`` weights in (0, 1): each row is normalised and read by four
+    """A symmetric matrix ``(B, n, n)`` to ``(B, out, 1, 1)`` weights in (0, 1): each row is normalized and read by four
     kernels of its own, a 1×1 convolution mixes the rows, a sigmoid ends it."""
 
     def __init__(self, n: int, out: int, activation: bool) -> None:
@@ -72,17 +72,17 @@ class PositionAttention(nn.Module):
     Args:
         channels: C.
         dim: d.
-        centring: ``"released"``: s = 1/64², as in the released code, which counts positions where channels are meant
-            and so centres only for d = 64; ``"exact"``: s = 1/(64 d), centred over channels.
+        centering: ``"released"``: s = 1/64², as in the released code, which counts positions where channels are meant
+            and so centers only for d = 64; ``"exact"``: s = 1/(64 d), centered over channels.
 
     Source: Gao et al., CVPR 2019.
     """
 
-    def __init__(self, channels: int, dim: int = 128, centring: str = "released") -> None:
+    def __init__(self, channels: int, dim: int = 128, centering: str = "released") -> None:
         super().__init__()
-        if centring not in ("released", "exact"):
-            raise ZooError(f"centring is 'released' or 'exact', got {centring!r}")
-        self.centring = centring
+        if centering not in ("released", "exact"):
+            raise ZooError(f"centering is 'released' or 'exact', got {centering!r}")
+        self.centering = centering
         self.reduce = nn.Conv2d(channels, dim, 1)
         self.norm = nn.BatchNorm2d(dim)
         self.weights = _RowConvolution(GRID**2, GRID**2, activation=True)
@@ -92,7 +92,7 @@ class PositionAttention(nn.Module):
         with without_autocast(x):
             z = at_least_float32(z).flatten(2)
             total = z.sum(1, keepdim=True)
-            share = 1 / (GRID**2 if self.centring == "released" else z.shape[1])
+            share = 1 / (GRID**2 if self.centering == "released" else z.shape[1])
             a = (z.mT @ z - share * total.mT @ total) / GRID**2
         weights = self.weights(a).reshape(-1, 1, GRID, GRID)
         return F.adaptive_avg_pool2d(weights, (x.shape[2], x.shape[3]))
@@ -112,7 +112,7 @@ class GSoP(nn.Module):
         attention: one of the above.
         attention_dim: channels d of the covariances.
         stride: of the channel attention's reduction.
-        centring: see :class:`PositionAttention`.
+        centering: see :class:`PositionAttention`.
 
     Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
@@ -123,16 +123,16 @@ class GSoP(nn.Module):
         attention: str = "channel",
         attention_dim: int = 128,
         stride: int = 1,
-        centring: str = "released",
+        centering: str = "released",
     ) -> None:
         super().__init__()
         if attention not in ATTENTIONS:
-            raise unknown("attention", attention, ATTENTIONS)
+            raise unknown_name("attention", attention, ATTENTIONS)
         if attention_dim < 1:
             raise ZooError(f"attention_dim must be at least 1, got {attention_dim}")
         self.attention = attention
         self.channel = None if attention == "position" else ChannelAttention(channels, attention_dim, stride)
-        self.position = None if attention == "channel" else PositionAttention(channels, attention_dim, centring)
+        self.position = None if attention == "channel" else PositionAttention(channels, attention_dim, centering)
         if attention == "concatenation":
             groups = max(1, channels // 64)
             while channels % groups:
@@ -186,7 +186,7 @@ def insert_gsop(
     stages: Sequence[int] = (1, 2, 3, 4),
     attention: str = "channel",
     attention_dim: int = 128,
-    centring: str = "released",
+    centering: str = "released",
 ) -> nn.Module:
     """Put GSoP into the last block of stages of a torchvision ResNet, in place.
 
@@ -195,7 +195,7 @@ def insert_gsop(
     Args:
         backbone: a module with ``layer1`` … ``layer4`` of torchvision's BasicBlock or Bottleneck.
         stages: numbers of stages, 1 to 4.
-        attention, attention_dim, centring: see :class:`GSoP`. The reduction of the channel attention has stride 2 in
+        attention, attention_dim, centering: see :class:`GSoP`. The reduction of the channel attention has stride 2 in
             stages of at most 64 planes, the first.
 
     Returns:
@@ -218,5 +218,5 @@ def insert_gsop(
             raise ZooError(f"gsop: needs the residual blocks of torchvision's ResNets, got {type(block).__name__}")
         channels: Any = block.bn3.num_features if isinstance(block, Bottleneck) else block.bn2.num_features
         stride = 2 if channels // block.expansion <= 64 else 1
-        layer[-1] = GSoPBlock(block, GSoP(channels, attention, attention_dim, stride, centring))
+        layer[-1] = GSoPBlock(block, GSoP(channels, attention, attention_dim, stride, centering))
     return backbone

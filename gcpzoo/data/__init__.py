@@ -1,13 +1,13 @@
-"""Data modules: one benchmark, one file. All deliver uint8 pictures and normalise them on the device."""
+"""Data modules: one benchmark, one file. All deliver uint8 images and normalize them on the device."""
 
 from gcpzoo.data.aircraft import FGVCAircraft
-from gcpzoo.data.base import PictureDataModule
+from gcpzoo.data.base import ImageDataModule
 from gcpzoo.data.cars import StanfordCars
 from gcpzoo.data.cub import CUB200
 from gcpzoo.data.digits import Digits
 from gcpzoo.data.folder import ImageFolder
 from gcpzoo.data.imagenet import ImageNet
-from gcpzoo.data.pictures import PictureError
+from gcpzoo.data.images import ImageError
 from gcpzoo.data.transforms import Augment
 
 __all__ = [
@@ -15,9 +15,9 @@ __all__ = [
     "Augment",
     "Digits",
     "FGVCAircraft",
+    "ImageDataModule",
+    "ImageError",
     "ImageFolder",
     "ImageNet",
-    "PictureDataModule",
-    "PictureError",
     "StanfordCars",
 ]

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from gcpzoo.data.base import Index, PictureDataModule, find_folder
+from gcpzoo.data.base import ImageDataModule, Index, find_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.preprocessing import Preprocessing
 
 HINT = "extract https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz there"
 
 
-class FGVCAircraft(PictureDataModule):
-    """FGVC-Aircraft: 100 variants of aircraft, 6,667 training (3,334 + 3,333 validation) and 3,333 test pictures.
+class FGVCAircraft(ImageDataModule):
+    """FGVC-Aircraft: 100 variants of aircraft, 6,667 training (3,334 + 3,333 validation) and 3,333 test images.
 
-    Pictures at 448 px: resized to 512×512, then the central 448×448 (other sizes in proportion); training
+    Images at 448 px: resized to 512×512, then the central 448×448 (other sizes in proportion); training
     adds flips only.
 
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``, or that folder itself.
         train_on: ``trainval``, as in the papers, without a validation split; ``train``, with the official one.
         image_size: side in pixels; the papers' is 448.
-        augment: what training pictures go through.
+        augment: what training images go through.
 
     Source: Maji et al., arXiv:1306.5151; read by torchvision's data set at the level of variants.
     """
@@ -35,7 +35,7 @@ class FGVCAircraft(PictureDataModule):
         root: str,
         train_on: Literal["trainval", "train"] = "trainval",
         image_size: int = 448,
-        augment: Augment = Augment(crop="centre"),  # noqa: B008
+        augment: Augment = Augment(crop="center"),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, augment=augment, **kwargs)

@@ -1,4 +1,4 @@
-"""What all data modules share: splits, loaders, checks, and the normalisation on the device."""
+"""What all data modules share: splits, loaders, checks, and the normalization on the device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gcpzoo.data.pictures import check_pictures, read_picture, read_pixels
-from gcpzoo.data.transforms import Augment, picture_size
-from gcpzoo.errors import ZooError, unknown
-from gcpzoo.preprocessing import VIEWS, Preprocessing
+from gcpzoo.data.images import check_images, read_image, read_pixels
+from gcpzoo.data.transforms import Augment, output_size
+from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.models.preprocessing import VIEWS, Preprocessing
 
 Sample = tuple[Any, int]
 Batch = tuple[Tensor, Tensor]
@@ -27,13 +27,13 @@ STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 
 @dataclass
 class Index:
-    """Which pictures there are: names of the classes in label order, and ``(path, label)`` for each split."""
+    """Which images there are: names of the classes in label order, and ``(path, label)`` for each split."""
 
     class_names: list[str]
     splits: dict[str, list[Sample]]
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
+class Images(Dataset[tuple[Tensor, int]]):
     """``(path, label)`` to ``(uint8 tensor, label)``: ``transform(read(path))``."""
 
     def __init__(
@@ -49,24 +49,24 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(self.read(path)), label
 
 
-class PictureDataModule(LightningDataModule):
-    """Batches ``(pictures, labels)``: float32 ``(B, 3, h, w)``, or ``(B, V, 3, h, w)`` for V views, and int64 ``(B,)``.
+class ImageDataModule(LightningDataModule):
+    """Batches ``(images, labels)``: float32 ``(B, 3, h, w)``, or ``(B, V, 3, h, w)`` for V views, and int64 ``(B,)``.
 
-    The loaders deliver uint8; :meth:`on_after_batch_transfer` normalises on the device. A data set says what it has by
+    The loaders deliver uint8; :meth:`on_after_batch_transfer` normalizes on the device. A data set says what it has by
     :meth:`index` and :meth:`rule`. ``class_names``, ``num_classes`` and ``preprocessing`` are known before ``setup``.
 
     Args:
-        batch_size: pictures in a batch, on each device.
-        workers: processes that read pictures; null: one for each core, at most 8.
+        batch_size: images in a batch, on each device.
+        workers: processes that read images; null: one for each core, at most 8.
         image_size: side in pixels of what the network sees; the data set's own rule follows from it.
         preprocessing: instead of that rule, e.g. the preprocessing of a loaded model.
-        augment: what training pictures go through.
-        views: of the test pictures: ``single``; ``mirror``: crop and mirrored crop; ``ten_crop``. Logits are averaged.
-        val_fraction: where the data set has no validation split: share of the training pictures, stratified, that is
+        augment: what training images go through.
+        views: of the test images: ``single``; ``mirror``: crop and mirrored crop; ``ten_crop``. Logits are averaged.
+        val_fraction: where the data set has no validation split: share of the training images, stratified, that is
             held out as one. With 0 there is no validation.
-        val_on_test: validate on the test pictures, for curves only: who chooses by them has no test set any more.
+        val_on_test: validate on the test images, for curves only: who chooses by them has no test set any more.
         seed: of the random splits.
-        check: look at every picture file before the start, and name those that are missing or truncated.
+        check: look at every image file before the start, and name those that are missing or truncated.
 
     Raises:
         ZooError: a value that cannot work, or missing files (at the first use of ``class_names``, or in ``setup``).
@@ -98,7 +98,7 @@ class PictureDataModule(LightningDataModule):
             if not least <= value <= most:
                 raise ZooError(f"{name} must lie between {least} and {most}, got {value}")
         if views not in VIEWS:
-            raise unknown("views", views, VIEWS)
+            raise unknown_name("views", views, VIEWS)
         if not 0 <= val_fraction < 1:
             raise ZooError(f"val_fraction must be a share, 0 <= val_fraction < 1, got {val_fraction}")
         if val_fraction and val_on_test:
@@ -110,7 +110,7 @@ class PictureDataModule(LightningDataModule):
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
         self._checked: set[str] = set()
         self.preprocessing.pixels(views)  # refuses ten_crop without a crop
-        picture_size(self.preprocessing)  # refuses pictures that cannot form a batch
+        output_size(self.preprocessing)  # refuses images that cannot form a batch
 
     # --- what a data set says of itself
 
@@ -120,12 +120,12 @@ class PictureDataModule(LightningDataModule):
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
-        """The data set's customary resize and crop for pictures of ``size`` pixels."""
+        """The data set's customary resize and crop for images of ``size`` pixels."""
         return Preprocessing(resize=round(size * 8 / 7), crop=size)  # 256 and 224
 
     def reader(self, train: bool) -> Callable[[Any], Any]:
-        """Path to a picture: fast to a tensor for training, exact to a Pillow picture for evaluation."""
-        return read_pixels if train else read_picture
+        """Path to a image: fast to a tensor for training, exact to a Pillow image for evaluation."""
+        return read_pixels if train else read_image
 
     # --- what everybody may ask
 
@@ -135,14 +135,14 @@ class PictureDataModule(LightningDataModule):
         splits = index.splits
         self._held_out = 0.0
         if "val" not in splits and self.val_on_test and "test" in splits:
-            rank_zero_info(f"{self.name}: validation runs on the test pictures; choose nothing by its figures")
+            rank_zero_info(f"{self.name}: validation runs on the test images; choose nothing by its figures")
             splits["val"] = splits["test"]
         elif "val" not in splits and self.val_fraction and "train" in splits:
             total = len(splits["train"])
             splits["train"], splits["val"] = hold_out(splits["train"], index.class_names, self.val_fraction, self.seed)
             self._held_out = self.val_fraction
             held = len(splits["val"])
-            rank_zero_info(f"{self.name}: {held:,} of {total:,} training pictures held out for validation")
+            rank_zero_info(f"{self.name}: {held:,} of {total:,} training images held out for validation")
         return index
 
     @property
@@ -172,7 +172,7 @@ class PictureDataModule(LightningDataModule):
         return {
             "data": self.name,
             "num_classes": self.num_classes,
-            "pictures": {split: len(samples) for split, samples in self._index.splits.items()},
+            "images": {split: len(samples) for split, samples in self._index.splits.items()},
             "val_fraction": self._held_out,
             "val_on_test": self.val_on_test,
             "seed": self.seed,
@@ -184,42 +184,42 @@ class PictureDataModule(LightningDataModule):
     # --- Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
-        """Checks the pictures of the stage; before training those of all splits, so that no bad one ends a long run."""
+        """Checks the images of the stage; before training those of all splits, so that no bad one ends a long run."""
         if stage is not None:
             self.samples(STAGES[stage])  # the split must exist
         splits = tuple(self._index.splits) if stage in (None, "fit") else (STAGES[stage],)
         paths = {path: None for split in splits if split not in self._checked for path, _ in self.samples(split)}
         self._checked.update(splits)
         if self.check and self.root is not None:
-            rank_zero_only(check_pictures)(list(paths), str(self.root), self.remedy)
+            rank_zero_only(check_images)(list(paths), str(self.root), self.remedy)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         samples = self.samples("train")
-        alone = len(samples) > 1 and len(samples) % self.batch_size == 1  # batch normalisation refuses one picture
+        alone = len(samples) > 1 and len(samples) % self.batch_size == 1  # batch normalization refuses one image
         transform = self.augment.transform(self.preprocessing)
-        return self._loader(Pictures(samples, self.reader(train=True), transform), shuffle=True, drop_last=alone)
+        return self._loader(Images(samples, self.reader(train=True), transform), shuffle=True, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]] | list[Any]:
         if "val" not in self._index.splits:
             return []
-        return self._loader(Pictures(self.samples("val"), self.reader(train=False), self.preprocessing.pixels()))
+        return self._loader(Images(self.samples("val"), self.reader(train=False), self.preprocessing.pixels()))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         pixels = self.preprocessing.pixels(self.views)
-        return self._loader(Pictures(self.samples("test"), self.reader(train=False), pixels))
+        return self._loader(Images(self.samples("test"), self.reader(train=False), pixels))
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """The test pictures, labels included."""
+        """The test images, labels included."""
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 pictures, already on the device, to normalised float32."""
+        """uint8 images, already on the device, to normalized float32."""
         pixels, labels = batch
-        return self.preprocessing.normalise(pixels), labels
+        return self.preprocessing.normalize(pixels), labels
 
-    def _loader(self, pictures: Pictures, **kwargs: Any) -> DataLoader[tuple[Tensor, int]]:
+    def _loader(self, images: Images, **kwargs: Any) -> DataLoader[tuple[Tensor, int]]:
         return DataLoader(
-            pictures,
+            images,
             batch_size=self.batch_size,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -244,7 +244,7 @@ def hold_out(
     except ValueError as error:
         smallest = min(set(labels), key=labels.count)
         raise ZooError(
-            f"cannot hold out a share of {fraction} of {len(samples)} pictures in {len(set(labels))} classes "
+            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(set(labels))} classes "
             f"(the smallest, {class_names[smallest]!r}, has {labels.count(smallest)}): {error}; "
             "val_fraction 0 holds nothing out"
         ) from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import Index, PictureDataModule, find_folder
+from gcpzoo.data.base import ImageDataModule, Index, find_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.preprocessing import Preprocessing
 
 PARTS = (
     "devkit/cars_meta.mat",
@@ -20,8 +20,8 @@ PARTS = (
 HINT = "the authors' site no longer offers it: lay a copy out like that"
 
 
-class StanfordCars(PictureDataModule):
-    """Stanford Cars: 196 models of cars, 8,144 training and 8,041 test pictures.
+class StanfordCars(ImageDataModule):
+    """Stanford Cars: 196 models of cars, 8,144 training and 8,041 test images.
 
     It can no longer be downloaded from its authors. Files must lie as torchvision expects them::
 
@@ -30,12 +30,12 @@ class StanfordCars(PictureDataModule):
         ROOT/stanford_cars/cars_test/00001.jpg …                          (cars_test.tgz)
         ROOT/stanford_cars/cars_test_annos_withlabels.mat
 
-    Pictures are resized to ``size``×``size``, whatever their shape; training adds flips only.
+    Images are resized to ``size``×``size``, whatever their shape; training adds flips only.
 
     Args:
         root: folder that holds ``stanford_cars``, or that folder itself.
         image_size: side in pixels; the papers' is 448.
-        augment: what training pictures go through.
+        augment: what training images go through.
 
     Source: Krause et al., 3dRR 2013; read by torchvision's data set.
     """
@@ -46,7 +46,7 @@ class StanfordCars(PictureDataModule):
         self,
         root: str,
         image_size: int = 448,
-        augment: Augment = Augment(crop="centre"),  # noqa: B008
+        augment: Augment = Augment(crop="center"),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, augment=augment, **kwargs)

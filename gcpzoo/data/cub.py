@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import Index, PictureDataModule, find_folder
+from gcpzoo.data.base import ImageDataModule, Index, find_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.preprocessing import Preprocessing
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 HINT = "extract the official CUB_200_2011.tgz there"
 
 
-class CUB200(PictureDataModule):
-    """CUB-200-2011: 200 species of birds, 5,994 training and 5,794 test pictures, in the official archive's layout.
+class CUB200(ImageDataModule):
+    """CUB-200-2011: 200 species of birds, 5,994 training and 5,794 test images, in the official archive's layout.
 
-    Pictures at ``size`` px: shorter side to ``size``, then the central ``size``×``size``; training adds flips only.
+    Images at ``size`` px: shorter side to ``size``, then the central ``size``×``size``; training adds flips only.
 
     Args:
         root: folder that holds ``CUB_200_2011``, or that folder itself.
         image_size: side in pixels; the papers' is 448.
-        augment: what training pictures go through.
+        augment: what training images go through.
 
     Source: Wah et al., Caltech CNS-TR-2011-001; the 448 px rule: Li et al., CVPR 2018, section 4.3.
     """
@@ -33,7 +33,7 @@ class CUB200(PictureDataModule):
         self,
         root: str,
         image_size: int = 448,
-        augment: Augment = Augment(crop="centre"),  # noqa: B008
+        augment: Augment = Augment(crop="center"),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, augment=augment, **kwargs)
@@ -50,14 +50,14 @@ class CUB200(PictureDataModule):
             if table.keys() != images.keys():
                 few = sorted(table.keys() ^ images.keys())[:5]
                 raise ZooError(
-                    f"{self.name}: {folder}: images.txt and {name} name different pictures (such as {few}); {HINT}"
+                    f"{self.name}: {folder}: images.txt and {name} name different images (such as {few}); {HINT}"
                 )
         order = {number: i for i, number in enumerate(sorted(classes))}
         index = Index([classes[number] for number in order], {"train": [], "test": []})
         for number, name in images.items():
             if not labels[number].isdigit() or int(labels[number]) not in order or split[number] not in ("0", "1"):
                 raise ZooError(
-                    f"{self.name}: {folder}: picture {number} has class {labels[number]!r} "
+                    f"{self.name}: {folder}: image {number} has class {labels[number]!r} "
                     f"and split {split[number]!r}; {HINT}"
                 )
             part = index.splits["train" if split[number] == "1" else "test"]

@@ -1,4 +1,4 @@
-"""The handwritten digits that ship inside scikit-learn: real pictures without a download."""
+"""The handwritten digits that ship inside scikit-learn: real images without a download."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from gcpzoo.data.base import Index, PictureDataModule, hold_out
+from gcpzoo.data.base import ImageDataModule, Index, hold_out
 from gcpzoo.data.transforms import Augment
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.preprocessing import Preprocessing
 
 
-def _same(picture: Tensor) -> Tensor:
-    return picture
+def _same(image: Tensor) -> Tensor:
+    return image
 
 
-def _to_pil(picture: Tensor) -> Image.Image:
-    return F.to_pil_image(picture)
+def _to_pil(image: Tensor) -> Image.Image:
+    return F.to_pil_image(image)
 
 
-class Digits(PictureDataModule):
-    """1,797 handwritten digits of 8×8 pixels, as RGB pictures enlarged to ``image_size``: 1,437 to train, 360 to test.
+class Digits(ImageDataModule):
+    """1,797 handwritten digits of 8×8 pixels, as RGB images enlarged to ``image_size``: 1,437 to train, 360 to test.
 
     The split is scikit-learn's stratified one with ``random_state=0``, whatever ``seed`` says, so that figures compare;
     ``seed`` moves only a held-out validation part. No flips: a mirrored digit is another sign.
 
     Args:
         image_size: side in pixels.
-        workers: processes that read pictures; they are in memory already.
-        augment: what training pictures go through.
+        workers: processes that read images; they are in memory already.
+        augment: what training images go through.
 
     Source: scikit-learn's ``load_digits``, the test part of UCI's "Optical Recognition of Handwritten Digits".
     """
@@ -41,7 +41,7 @@ class Digits(PictureDataModule):
         self,
         image_size: int = 32,
         workers: int = 0,
-        augment: Augment = Augment(crop="centre", flip=0.0),  # noqa: B008
+        augment: Augment = Augment(crop="center", flip=0.0),  # noqa: B008
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, workers=workers, augment=augment, **kwargs)
@@ -59,6 +59,6 @@ class Digits(PictureDataModule):
         digits = load_digits()
         grey = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)  # 0…16
         names = [str(name) for name in digits.target_names]
-        samples = [(picture[None], int(label)) for picture, label in zip(grey, digits.target)]
+        samples = [(image[None], int(label)) for image, label in zip(grey, digits.target)]
         train, test = hold_out(samples, names, fraction=0.2, seed=0)
         return Index(names, {"train": train, "test": test})

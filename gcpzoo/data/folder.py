@@ -1,4 +1,4 @@
-"""One's own pictures, a folder for each class."""
+"""One's own images, a folder for each class."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from gcpzoo.data.base import Index, PictureDataModule, Sample, hold_out
-from gcpzoo.data.pictures import list_folders, list_pictures
+from gcpzoo.data.base import ImageDataModule, Index, Sample, hold_out
+from gcpzoo.data.images import list_folders, list_images
 from gcpzoo.errors import ZooError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
-class ImageFolder(PictureDataModule):
-    """Pictures in folders named after their classes: ``ROOT/{train,val,test}/CLASS/…``, or ``ROOT/CLASS/…``.
+class ImageFolder(ImageDataModule):
+    """Images in folders named after their classes: ``ROOT/{train,val,test}/CLASS/…``, or ``ROOT/CLASS/…``.
 
     In the second form a stratified part is set aside for the test, of ``test_fraction``, by ``seed``. Labels follow the
     sorted names of the training folders; the other splits are mapped by name and may lack classes, but not add any.
@@ -25,8 +25,8 @@ class ImageFolder(PictureDataModule):
     Args:
         root: the folder.
         classes: names of the classes in the order of the labels, e.g. those of a loaded model; null: those found.
-        val_fraction: where there is no ``val`` folder: share of the training pictures held out as validation split.
-        test_fraction: where there are only class folders: share of all pictures set aside for the test.
+        val_fraction: where there is no ``val`` folder: share of the training images held out as validation split.
+        test_fraction: where there are only class folders: share of all images set aside for the test.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ImageFolder(PictureDataModule):
             self.set_aside = self.test_fraction
             train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed)
             splits = {"train": train, "test": test}
-            rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} pictures set aside for the test")
+            rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} images set aside for the test")
         if len(own) < 2:
             raise ZooError(f"{self.name}: one class only ({own[0]}) in {root}; there is nothing to tell apart")
         for split, samples in splits.items():
@@ -70,7 +70,7 @@ class ImageFolder(PictureDataModule):
                 )
             if absent:
                 rank_zero_info(
-                    f"{self.name}: the {split} split has pictures of {len(own) - absent} of {len(own)} classes"
+                    f"{self.name}: the {split} split has images of {len(own) - absent} of {len(own)} classes"
                 )
         return Index(own, splits)
 
@@ -79,16 +79,16 @@ class ImageFolder(PictureDataModule):
 
 
 def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
-    """``(path, label)`` of all pictures in the class folders of ``folder``; labels are positions in ``classes``.
+    """``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
 
     Raises:
-        ZooError: no class folders, one that ``classes`` lacks, or one without pictures.
+        ZooError: no class folders, one that ``classes`` lacks, or one without images.
     """
     names = list_folders(folder)
     if not names:
-        pictures, _ = list_pictures(folder)
-        what = f"holds {len(pictures):,} pictures but no class folders" if pictures else "is empty"
-        raise ZooError(f"{folder} {what}; put the pictures of each class into a folder named after it")
+        images, _ = list_images(folder)
+        what = f"holds {len(images):,} images but no class folders" if images else "is empty"
+        raise ZooError(f"{folder} {what}; put the images of each class into a folder named after it")
     label = {name: i for i, name in enumerate(classes)}
     strangers = [name for name in names if name not in label]
     if strangers:
@@ -100,19 +100,19 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     empty: list[str] = []
     ignored: list[str] = []
     for name in names:
-        pictures, others = list_pictures(os.path.join(folder, name))
-        samples += [(path, label[name]) for path in pictures]
+        images, others = list_images(os.path.join(folder, name))
+        samples += [(path, label[name]) for path in images]
         ignored += others
-        if not pictures:
+        if not images:
             empty.append(name)
     if empty:
         raise ZooError(
-            f"{folder}: {len(empty)} of {len(names)} class folders have no pictures: {', '.join(empty[:10])}; "
+            f"{folder}: {len(empty)} of {len(names)} class folders have no images: {', '.join(empty[:10])}; "
             "fill or delete them"
         )
     if ignored:
         few = ", ".join(os.path.relpath(path, folder) for path in ignored[:5])
         rank_zero_warn(
-            f"{folder}: {len(ignored):,} files are no pictures by their suffix and are left out, such as {few}"
+            f"{folder}: {len(ignored):,} files are no images by their suffix and are left out, such as {few}"
         )
     return samples

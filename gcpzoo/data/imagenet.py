@@ -7,21 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import Index, PictureDataModule, Sample
+from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.folder import scan
-from gcpzoo.data.pictures import list_folders
+from gcpzoo.data.images import list_folders
 from gcpzoo.errors import ZooError
 
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"
 WNID = re.compile(r"n\d{8}")
 
 
-class ImageNet(PictureDataModule):
-    """ImageNet-1k: 1,000 classes, 1,281,167 training and 50,000 validation pictures, in a folder for each wnid.
+class ImageNet(ImageDataModule):
+    """ImageNet-1k: 1,000 classes, 1,281,167 training and 50,000 validation images, in a folder for each wnid.
 
     Labels are the positions of the sorted wnids, as in every released model; where only some of the classes' folders
     exist, they keep those labels (to train on such a subset for itself, take ``ImageFolder``). Folders that are not
-    named by wnids are classes of their own, by sorted name. The official validation pictures serve as ``val`` and as
+    named by wnids are classes of their own, by sorted name. The official validation images serve as ``val`` and as
     ``test``: the test labels are not public, and papers report the validation figures.
 
     Args:

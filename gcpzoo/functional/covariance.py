@@ -22,7 +22,7 @@ def as_matrix(x: Tensor) -> Tensor:
     return x
 
 
-def centred(x: Tensor) -> Tensor:
+def centered(x: Tensor) -> Tensor:
     """Features ``(B, d, M)`` minus their mean over positions."""
     return x - x.mean(2, keepdim=True)
 
@@ -46,7 +46,7 @@ def covariance(x: Tensor, center: bool = True) -> Tensor:
     """
     x = as_matrix(x)
     if center:
-        x = centred(x)
+        x = centered(x)
     return x @ x.mT / x.shape[2]
 
 

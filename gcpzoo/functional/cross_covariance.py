@@ -1,4 +1,4 @@
-"""Cross-covariance of token features, and its normalisation by the largest singular value."""
+"""Cross-covariance of token features, and its normalization by the largest singular value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cross_covariance(a: Tensor, b: Tensor, mean: str = "scalar") -> Tensor:
 
 
 def svpn(a: Tensor, start: Tensor, alpha: float = 0.5) -> Tensor:
-    r"""Singular value power normalisation with one singular value, found by one power iteration.
+    r"""Singular value power normalization with one singular value, found by one power iteration.
 
     .. math:: u = \frac{Av_0}{\lVert Av_0\rVert},\quad v = \frac{A^\top u}{\lVert A^\top u\rVert},\quad
               \sigma = u^\top Av,\qquad

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from gcpzoo.functional.covariance import as_matrix, centred
+from gcpzoo.functional.covariance import as_matrix, centered
 
 
 def channel_importance(x: Tensor, weight: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def adaptive_drop_rate(x: Tensor, importance: Tensor) -> Tensor:
     x = as_matrix(x.detach())
     if x.shape[1] < 2:
         raise ValueError(f"the rate is defined for two channels or more, got shape {tuple(x.shape)}")
-    y = centred(x)
+    y = centered(x)
     rows = (y * y.sum(1, keepdim=True)).mean(2)  # Σ1, without Σ
     cosine = F.cosine_similarity(importance.detach(), rows, dim=1).mean()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

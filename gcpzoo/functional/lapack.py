@@ -1,4 +1,4 @@
-"""LAPACK's factorisations of a batch of small matrices, shared among the CPU's threads."""
+"""LAPACK's factorizations of a batch of small matrices, shared among the CPU's threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Factorisation = Callable[[Tensor], tuple[Tensor, Tensor]]
+Factorization = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 PAUSE_SOFT = 1
 WORTHWHILE = 3e6  # multiplications; below, waking the threads costs more than they save
@@ -56,8 +56,8 @@ def _pause() -> Callable[[int], int] | None:
     return pause
 
 
-def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
-    """``factorise(a)``, on a CPU with the batch ``(B, n, m)`` in as many parts as PyTorch has threads.
+def _shared(factorize: Factorization, a: Tensor) -> tuple[Tensor, Tensor]:
+    """``factorize(a)``, on a CPU with the batch ``(B, n, m)`` in as many parts as PyTorch has threads.
 
     PyTorch takes one matrix after the other, and MKL shares each among the threads: of two, the second saves a quarter
     of the time for 128 rows. With a part of the batch for each thread it is nearly half.
@@ -67,10 +67,10 @@ def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
     alone = a.device.type != "cpu" or threads == 1 or a.shape[0] == 1 or work < WORTHWHILE
     traced = type(a) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing()
     if alone or traced or (pause := _pause()) is None:
-        return factorise(a)
+        return factorize(a)
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
     if len(cpus) < threads:  # this thread is bound to some cores, and those it starts would be too
-        return factorise(a)
+        return factorize(a)
     inference = torch.is_inference_mode_enabled()
 
     def part(i: int, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,14 +78,14 @@ def _shared(factorise: Factorisation, a: Tensor) -> tuple[Tensor, Tensor]:
             os.sched_setaffinity(0, {cpus[i]})
             os.sched_setaffinity(0, cpus)
         with torch.inference_mode(inference), torch.set_grad_enabled(False):
-            return factorise(a)
+            return factorize(a)
 
     try:
         pool = _pool(threads)
         pause(PAUSE_SOFT)
         running = [pool.submit(part, i, chunk) for i, chunk in enumerate(a.detach().chunk(threads))]
     except RuntimeError:  # no more threads, or the interpreter is about to end
-        return factorise(a)
+        return factorize(a)
     parts = [each.result() for each in running]
     return torch.cat([p for p, _ in parts]), torch.cat([q for _, q in parts])
 

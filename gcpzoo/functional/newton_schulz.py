@@ -65,7 +65,7 @@ class NewtonSchulz(torch.autograd.Function):
     """Saves the features and one matrix of the smaller side; the backward pass recomputes the iteration.
 
     A polynomial's derivative at a symmetric matrix is self-adjoint, so that the gradient is the Fréchet derivative in
-    the direction of the symmetrised cotangent.
+    the direction of the symmetrized cotangent.
     """
 
     @staticmethod
@@ -83,7 +83,7 @@ class NewtonSchulz(torch.autograd.Function):
         x, a = ctx.saved_tensors
         y = features(x, ctx.center)
         small = a.shape[1] < y.shape[1]
-        c = grad + grad.mT  # twice the symmetrised cotangent
+        c = grad + grad.mT  # twice the symmetrized cotangent
         cy = c @ y if small else y
         k = y.mT @ cy / y.shape[2] if small else c
         trace = _trace(a)

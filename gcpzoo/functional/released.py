@@ -24,7 +24,7 @@ def _weights(m: int) -> tuple[float, float]:
 
 
 def released_covariance(x: Tensor) -> Tensor:
-    r"""The covariance in float64 with the centring matrix of the released double-precision heads, to the last digit.
+    r"""The covariance in float64 with the centering matrix of the released double-precision heads, to the last digit.
 
     Song et al. (ICCV 2021, TPAMI 2022) and Chen et al. (ICLR 2025) keep the matrix
     :math:`\hat I = \tfrac1M(I - \tfrac1M\mathbf 1\mathbf 1^\top)` in float32. Rounded, its rows do not sum to zero, and
@@ -46,11 +46,11 @@ def released_covariance(x: Tensor) -> Tensor:
     m = x.shape[2]
     c, share = _weights(m)
     mean = x.mean(2, keepdim=True)
-    centred = x - mean
-    return c * centred @ centred.mT + m * share * mean @ mean.mT
+    centered = x - mean
+    return c * centered @ centered.mT + m * share * mean @ mean.mT
 
 
-def released_centring(x: Tensor) -> Tensor:
+def released_centering(x: Tensor) -> Tensor:
     r""":math:`X\hat I = cX_c + (c + bM)\bar x\mathbf 1^\top` of ``(B, d, M)`` in float64, see above."""
     x = x.double()
     c, share = _weights(x.shape[2])

@@ -10,7 +10,7 @@ from gcpzoo.functional.released import released_covariance
 
 
 def log_cholesky(x: Tensor, eps: float = 1e-6) -> Tensor:
-    r"""Log-Cholesky coordinates of the covariance of ``x``, symmetrised.
+    r"""Log-Cholesky coordinates of the covariance of ``x``, symmetrized.
 
     .. math:: LL^\top = \Sigma + \epsilon I,\qquad K = \lfloor L\rfloor + \log\operatorname{diag}L,\qquad K + K^\top
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gcpzoo.functional.covariance import as_matrix, centred
+from gcpzoo.functional.covariance import as_matrix, centered
 
 BLOCK = 64
 
@@ -22,7 +22,7 @@ MatrixMap = Callable[[Tensor], Tensor]
 def features(x: Tensor, center: bool = True) -> Tensor:
     """Y = Xc, ``(B, d, M)``, or X itself without ``center``; the covariance (second moment) is YYᵀ/M."""
     x = as_matrix(x)
-    return centred(x) if center else x
+    return centered(x) if center else x
 
 
 def symmetric_product(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor | None = None) -> Tensor:

@@ -94,7 +94,7 @@ class _SpectralFunction(torch.autograd.Function):
     @hand_written
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         w, u, rotated, *lost = ctx.saved_tensors  # on the d×d side the features instead of rotated
-        cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent
+        cu = (grad + grad.mT) @ u  # twice the symmetrized cotangent
         p = symmetric_product(u.mT, cu)
         with torch.enable_grad():
             own, spectrum = spread(w).requires_grad_(), w.detach().requires_grad_()
@@ -133,7 +133,7 @@ def spectral_function(x: Tensor, f: SpectralMap, center: bool = True, precision:
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``.
         f: ``f(w, spectrum)`` of eigenvalues ``w`` ``(B, n)``, element-wise in ``w`` and 0 at 0, differentiable; it may
-            use all eigenvalues ``spectrum`` ``(B, n)``, ascending, for a normalisation.
+            use all eigenvalues ``spectrum`` ``(B, n)``, ascending, for a normalization.
         center: ``False`` takes the second moment instead of the covariance.
         precision: dtype of the covariance and of ``eigh``. float64 resolves singular values of the features down to
             1e-8 of the largest; float32 (for smooth ``f``) only down to 3e-4. What follows are products with
@@ -150,7 +150,7 @@ def spectral_function(x: Tensor, f: SpectralMap, center: bool = True, precision:
 
 
 def matrix_power(x: Tensor, alpha: float = 0.5, norm: str | None = None, center: bool = True) -> Tensor:
-    r"""Exact power of the covariance, :math:`\Sigma^\alpha = U\Lambda^\alpha U^\top`, optionally normalised.
+    r"""Exact power of the covariance, :math:`\Sigma^\alpha = U\Lambda^\alpha U^\top`, optionally normalized.
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``.

@@ -14,7 +14,7 @@ from gcpzoo.functional import lapack
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.precision import hand_written
-from gcpzoo.functional.released import released_centring, released_covariance
+from gcpzoo.functional.released import released_centering, released_covariance
 from gcpzoo.functional.small_side import few_positions, symmetric_product
 from gcpzoo.functional.spectral import matrix_power
 
@@ -51,8 +51,8 @@ class _Root(torch.autograd.Function):
     """``x, rule, center ->`` root of the covariance and its eigenvalues, all in float64, on the smaller side.
 
     With fewer positions than channels, X = QR, Q ``(d, M)`` with orthonormal columns, and the covariance is that of R
-    ``(M, M)`` between Q and Qᵀ, whatever the centring. The d - M eigenvalues 0 are raised to ε like all others: outside
-    the range of Q the root is √ε times the identity.
+    ``(M, M)`` between Q and Qᵀ, whatever the centering. The d - M eigenvalues 0 are raised to ε like all others:
+    outside the range of Q the root is √ε times the identity.
     """
 
     @staticmethod
@@ -81,9 +81,9 @@ class _Root(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None, None]:
         x, w, u = ctx.saved_tensors
         n = w.shape[1]
-        rotated = u.mT @ (released_centring(x) if ctx.center else x.double() / x.shape[2])
+        rotated = u.mT @ (released_centering(x) if ctx.center else x.double() / x.shape[2])
         small = n < u.shape[1]
-        cu = (grad + grad.mT) @ u  # twice the symmetrised cotangent
+        cu = (grad + grad.mT) @ u  # twice the symmetrized cotangent
         p = symmetric_product(u.mT, cu)
         divided = _divided(torch.cat([w, torch.full_like(w[:, :1], FLOOR)], 1) if small else w, ctx.rule)
         inner = p * divided[:, :n, :n]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional import ROOTS, as_matrix, square_root, triangle
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.
 
 
 class Reduction(nn.Sequential):
-    """1×1 convolution without bias, batch normalisation and activation, once for each entry of ``dim``.
+    """1×1 convolution without bias, batch normalization and activation, once for each entry of ``dim``.
 
     Args:
         in_features: channels that come in.
@@ -28,13 +28,13 @@ class Reduction(nn.Sequential):
             1×1 convolution alone, as on the tokens of vision transformers.
         groups: groups of the convolutions.
 
-    Source: Li et al., CVPR 2018, section 4.1; initialisation Kaiming fan-out.
+    Source: Li et al., CVPR 2018, section 4.1; initialization Kaiming fan-out.
     """
 
     def __init__(self, in_features: int, dim: int | Sequence[int], activation: str = "relu", groups: int = 1) -> None:
         super().__init__()
         if activation != "linear" and activation not in ACTIVATIONS:
-            raise unknown("reduction", activation, ["linear", *ACTIVATIONS])
+            raise unknown_name("reduction", activation, ["linear", *ACTIVATIONS])
         dims = [dim] if isinstance(dim, int) else list(dim)
         if not dims or min(dims) < 1:
             raise ZooError(f"dim must be a positive number of channels or a list of such, got {dim}")
@@ -68,7 +68,7 @@ class Head(nn.Module):
 class SecondOrderHead(Head):
     """Reduction, then a matrix ``(B, d, d)`` of the data matrix ``(B, d, M)``, then its triangle.
 
-    A subclass gives :meth:`normalise` and, where its vector is another, :meth:`vectorise` and :meth:`vector_size`.
+    A subclass gives :meth:`normalize` and, where its vector is another, :meth:`vectorize` and :meth:`vector_size`.
     Everything after the reduction runs in float32 (float64 stays float64), whatever autocast says: five Newton–Schulz
     steps lose 8e-4 in float16 and 6e-3 in bfloat16. On a GPU leave ``torch.set_float32_matmul_precision`` at
     ``"highest"``: TF32 products lose 7e-4 to 3e-3 of the gradient.
@@ -113,11 +113,11 @@ class SecondOrderHead(Head):
     def out_features(self) -> int:  # type: ignore[override]
         return self.cov_groups * self.vector_size()
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         """Data matrix ``(B, d, M)`` in float32 or float64 to the matrix ``(B, d, d)`` that represents it."""
         raise NotImplementedError
 
-    def vectorise(self, a: Tensor) -> Tensor:
+    def vectorize(self, a: Tensor) -> Tensor:
         """Matrix ``(B, d, d)`` to vector ``(B, vector_size)``."""
         return triangle(a)
 
@@ -141,9 +141,9 @@ class SecondOrderHead(Head):
         with without_autocast(x):
             x = as_matrix(at_least_float32(x))
             if self.cov_groups == 1:
-                return self.vectorise(self.normalise(x))
+                return self.vectorize(self.normalize(x))
             parts = x.reshape(x.shape[0] * self.cov_groups, self.group_dim, x.shape[2])
-            return self.vectorise(self.normalise(parts)).reshape(x.shape[0], -1)
+            return self.vectorize(self.normalize(parts)).reshape(x.shape[0], -1)
 
 
 class RootHead(SecondOrderHead):
@@ -182,14 +182,14 @@ class RootHead(SecondOrderHead):
             ZooError: unknown method.
         """
         if root not in ROOTS:
-            raise unknown("root", root, ROOTS)
+            raise unknown_name("root", root, ROOTS)
         self.root = root
 
     def square_root(self, x: Tensor, center: bool = True) -> Tensor:
         """Root of the covariance, or of the second moment, of ``(B, d, M)``."""
         return square_root(x, self.root, self.iterations, center)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(x)
 
 
@@ -207,7 +207,7 @@ def register(name: str) -> Callable[[type[Head]], type[Head]]:
 def head_class(name: str) -> type[Head]:
     """The class behind a head's name; an unknown name is a :class:`~gcpzoo.errors.ZooError` with the nearest ones."""
     if name not in REGISTRY:
-        raise unknown("head", name, REGISTRY)
+        raise unknown_name("head", name, REGISTRY)
     return REGISTRY[name]
 
 
@@ -227,7 +227,7 @@ def check_arguments(name: str, keys: Iterable[str]) -> None:
     known = head_arguments(name)
     for key in keys:
         if key not in known:
-            raise unknown(f"argument of head {name!r}", key, known)
+            raise unknown_name(f"argument of head {name!r}", key, known)
 
 
 def create_head(name: str, in_features: int, dim: int | Sequence[int] | None = None, **kwargs: Any) -> Head:

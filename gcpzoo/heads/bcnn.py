@@ -33,10 +33,10 @@ class BilinearPooling(SecondOrderHead):
     Source: Lin et al., "Bilinear CNN Models for Fine-grained Visual Recognition", ICCV 2015, section 3.2.
     """
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return covariance(x, center=False)
 
-    def vectorise(self, a: Tensor) -> Tensor:
+    def vectorize(self, a: Tensor) -> Tensor:
         return signed_sqrt(a.flatten(1))
 
     def vector_size(self) -> int:

@@ -61,10 +61,10 @@ class CompactBilinearPooling(SecondOrderHead):
             sign = torch.randint(2, (self.group_dim,), generator=generator)
             self.register_buffer(f"sign{k}", 2.0 * sign - 1)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return tensor_sketch(x, self.hash1, self.hash2, self.sign1, self.sign2, self.sketch_dim)
 
-    def vectorise(self, a: Tensor) -> Tensor:
+    def vectorize(self, a: Tensor) -> Tensor:
         return signed_sqrt(a)
 
     def vector_size(self) -> int:

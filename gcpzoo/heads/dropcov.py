@@ -56,7 +56,7 @@ class DropCov(SecondOrderHead):
         with torch.random.fork_rng(devices=[]):
             self.conv = nn.Conv1d(1, 1, kernel_size, bias=False)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         if self.training:
             importance = channel_importance(x, self.conv.weight.to(x.dtype))
             x = x + x * importance[:, :, None]

@@ -28,7 +28,7 @@ class GaussianEmbedding(RootHead):
     Recognition", CVPR 2017.
     """
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(homogeneous(x), center=False)
 
     def vector_size(self) -> int:

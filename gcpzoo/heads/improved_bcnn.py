@@ -32,10 +32,10 @@ class ImprovedBilinearPooling(RootHead):
 
     default_root: ClassVar[str] = "exact"
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(x, center=False)
 
-    def vectorise(self, a: Tensor) -> Tensor:
+    def vectorize(self, a: Tensor) -> Tensor:
         return signed_sqrt(a.flatten(1))
 
     def vector_size(self) -> int:

@@ -16,7 +16,7 @@ from gcpzoo.heads.base import Head, Reduction, register
 
 @register("mgcrp")
 class CrossCovariancePooling(Head):
-    r"""Multi-headed global cross-covariance pooling of tokens, each head normalised by its largest singular value.
+    r"""Multi-headed global cross-covariance pooling of tokens, each head normalized by its largest singular value.
 
     .. math:: C_h = \tfrac1N\sum_n (q_{h,n} - \bar q_h)(k_{h,n} - \bar k_h)^\top,\qquad
               [q_1 \dots q_H\ k_1 \dots k_H] = Wx,\qquad
@@ -29,7 +29,7 @@ class CrossCovariancePooling(Head):
         dim, reduction, groups: an optional :class:`~gcpzoo.heads.base.Reduction` before; ``None`` (usual): none.
         heads: H, pairs of projections.
         head_dim: channels of each projection.
-        normalisation: ``"svpn"`` (:func:`~gcpzoo.functional.svpn`, one power iteration from the learned vector
+        normalization: ``"svpn"`` (:func:`~gcpzoo.functional.svpn`, one power iteration from the learned vector
             ``start``), or ``None`` as in DropCov's transformers.
         alpha: the power of svPN.
         mean: ``"scalar"`` or ``"channel"``, see :func:`~gcpzoo.functional.cross_covariance`.
@@ -51,7 +51,7 @@ class CrossCovariancePooling(Head):
         dim: int | Sequence[int] | None = None,
         heads: int = 6,
         head_dim: int = 24,
-        normalisation: str | None = "svpn",
+        normalization: str | None = "svpn",
         alpha: float = 0.5,
         mean: str = "scalar",
         reduction: str = "linear",
@@ -60,8 +60,8 @@ class CrossCovariancePooling(Head):
         super().__init__()
         if heads < 1 or head_dim < 1:
             raise ZooError(f"heads and head_dim must be at least 1, got {heads} and {head_dim}")
-        if normalisation not in (None, "svpn"):
-            raise ZooError(f"normalisation is 'svpn' or None, got {normalisation!r}")
+        if normalization not in (None, "svpn"):
+            raise ZooError(f"normalization is 'svpn' or None, got {normalization!r}")
         if mean not in ("scalar", "channel"):
             raise ZooError(f"mean is 'scalar' or 'channel', got {mean!r}")
         self.heads, self.head_dim, self.alpha, self.mean = heads, head_dim, alpha, mean
@@ -70,7 +70,7 @@ class CrossCovariancePooling(Head):
         with torch.random.fork_rng(devices=[]):
             self.projection = nn.Linear(features, 2 * heads * head_dim, bias=False)
             nn.init.trunc_normal_(self.projection.weight, std=0.02)
-            self.start = nn.Parameter(torch.randn(head_dim)) if normalisation else None
+            self.start = nn.Parameter(torch.randn(head_dim)) if normalization else None
         self.out_features = heads * head_dim**2
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:

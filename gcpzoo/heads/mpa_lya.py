@@ -22,7 +22,7 @@ class MpaLya(RootHead):
     When to use: with more positions than channels, where it is nearer to the root than five Newton–Schulz steps. Zero
     eigenvalues come out as 0.09 √‖Σ‖, which makes it worse with fewer.
 
-    Released code: the inverse root normalises its backward pass over the whole batch, so that samples mix.
+    Released code: the inverse root normalizes its backward pass over the whole batch, so that samples mix.
 
     Source: Song et al., "Fast Differentiable Matrix Square Root", ICLR 2022.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional import matrix_log, matrix_power
 from gcpzoo.heads.base import SecondOrderHead, register
 
@@ -50,10 +50,10 @@ class MPNCov(SecondOrderHead):
         if not alpha > 0:
             raise ZooError(f"alpha must be positive, got {alpha}")
         if norm is not None and norm not in NORMS:
-            raise unknown("norm", norm, NORMS)
+            raise unknown_name("norm", norm, NORMS)
         if logarithm and (alpha != 0.5 or norm is not None):
             raise ZooError("logarithm=True stands alone: leave alpha and norm at their defaults")
         self.alpha, self.norm, self.logarithm = alpha, norm, logarithm
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return matrix_log(x) if self.logarithm else matrix_power(x, self.alpha, self.norm)

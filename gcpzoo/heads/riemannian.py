@@ -31,7 +31,7 @@ class PowEMLR(RootHead):
     Riemannian Geometry", ICLR 2025.
     """
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(x.double()).to(x.dtype)
 
 
@@ -39,16 +39,16 @@ class PowEMLR(RootHead):
 class ScalePowEMLR(PowEMLR):
     r"""Power-Euclidean regression with the factor 1/α = 2 of the metric: :math:`\operatorname{tri}(2Q)`."""
 
-    def normalise(self, x: Tensor) -> Tensor:
-        return 2 * super().normalise(x)
+    def normalize(self, x: Tensor) -> Tensor:
+        return 2 * super().normalize(x)
 
 
 @register("pow_tmlr")
 class PowTMLR(PowEMLR):
     r"""Tangent-space regression at the identity in the power geometry: :math:`\operatorname{tri}(2(Q - I))`."""
 
-    def normalise(self, x: Tensor) -> Tensor:
-        q = super().normalise(x)
+    def normalize(self, x: Tensor) -> Tensor:
+        q = super().normalize(x)
         return 2 * (q - torch.eye(q.shape[1], dtype=q.dtype, device=q.device))
 
 
@@ -80,5 +80,5 @@ class CholeskyTMLR(SecondOrderHead):
             raise ZooError(f"eps must be positive, got {eps}")
         self.eps = eps
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         return log_cholesky(x, self.eps)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional import covariance, spectral_function, surrogate_sqrt
 from gcpzoo.functional.surrogates import RULES
 from gcpzoo.heads.base import SecondOrderHead, register
@@ -37,7 +37,7 @@ class ScalingEigenBranch(SecondOrderHead):
 
     When to use: fine-grained recognition, for which the paper proposes it.
 
-    Released code: reaches the norm by dividing QS element-wise by itself normalised, which is NaN where QS has a zero,
+    Released code: reaches the norm by dividing QS element-wise by itself normalized, which is NaN where QS has a zero,
     as a channel without any response brings; the formula above is the same elsewhere.
 
     Source: Song et al., "On the Eigenvalues of Global Covariance Pooling for Fine-grained Visual Recognition",
@@ -54,14 +54,14 @@ class ScalingEigenBranch(SecondOrderHead):
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
         if backward != "exact" and backward not in RULES:
-            raise unknown("backward rule", backward, ["exact", *RULES])
+            raise unknown_name("backward rule", backward, ["exact", *RULES])
         if parity not in (None, "released"):
             raise ZooError(f"parity is None (the paper's formula) or 'released', got {parity!r}")
         if parity and backward == "exact":
             raise ZooError("parity='released' goes with a published backward rule, not with backward='exact'")
         self.backward, self.parity = backward, parity
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def normalize(self, x: Tensor) -> Tensor:
         if self.backward == "exact":
             return spectral_function(x, lambda w, spectrum: w.sqrt() * (1 + branch_norm(spectrum)))
         root, w = surrogate_sqrt(x, self.backward)

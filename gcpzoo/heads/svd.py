@@ -26,7 +26,7 @@ class SvdRoot(RootHead):
     When to use: to reproduce Song et al., alone or as the second half of their hybrid protocol (train with ``isqrt``,
     switch at the last drop of the learning rate). For new work ``mpn_cov`` is the same root, faster and exact.
 
-    Released code: the centring matrix is rounded to float32 (kept here, see
+    Released code: the centering matrix is rounded to float32 (kept here, see
     :func:`~gcpzoo.functional.released_covariance`); the eigendecomposition moves to the CPU and back.
 
     Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",

@@ -8,7 +8,6 @@ from gcpzoo.hub.convert import convert
 from gcpzoo.hub.load import load, load_task_checkpoint, save_local
 from gcpzoo.hub.publish import publish
 from gcpzoo.hub.records import Record, get_record, list_models
-from gcpzoo.hub.verify import verify
 
 __all__ = [
     "Record",
@@ -20,5 +19,4 @@ __all__ = [
     "publish",
     "save_local",
     "search_hub",
-    "verify",
 ]

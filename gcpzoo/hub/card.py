@@ -116,8 +116,8 @@ def _body(repo: str, record: Record) -> str:
         "gcpzoo, the zoo of global covariance pooling.",
         "## Use",
         f'```python\nimport gcpzoo\nfrom PIL import Image\n\nmodel = gcpzoo.load("hf-hub:{repo}")\n'
-        'logits = model(model.transform(Image.open("picture.jpg"))[None])\n```',
-        f"Fine-tune it: `gcpzoo fit --config finetune/pictures.yaml --model hf-hub:{repo} --data.root FOLDER`.",
+        'logits = model(model.transform(Image.open("image.jpg"))[None])\n```',
+        f"Fine-tune it: `gcpzoo fit --config finetune/images.yaml --model hf-hub:{repo} --data.root FOLDER`.",
     ]
     if record.metrics:
         by = {"authors": "as reported by its authors", "gcpzoo": "measured with these weights"}.get(
@@ -183,7 +183,7 @@ def zoo_card() -> str:
         "## All checkpoints",
         records_table(),
         "## Intended use",
-        "Classification of single pictures, fine-tuning on one's own classes, and comparison of pooling methods. The "
+        "Classification of single images, fine-tuning on one's own classes, and comparison of pooling methods. The "
         "ImageNet models know ImageNet's thousand classes and its biases; none is meant for decisions about people.",
         "## Where the weights come from",
         "*in the package*: carried by the installed package, 16-bit, verified by SHA-256. *from the authors*: fetched "

@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from gcpzoo import __version__
-from gcpzoo.backbones import FILES
 from gcpzoo.errors import ZooError
-from gcpzoo.model import GCPNet
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.backbones import FILES
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.preprocessing import Preprocessing
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
 LIMIT = 32 * 2**20  # bytes of a config.json that are read

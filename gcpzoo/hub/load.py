@@ -13,7 +13,7 @@ from gcpzoo.hub.records import Record, describe, get_record, weights_file
 if TYPE_CHECKING:
     import torch
 
-    from gcpzoo.model import GCPNet
+    from gcpzoo.models.gcpnet import GCPNet
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
@@ -86,13 +86,13 @@ def load_task_checkpoint(path: str | os.PathLike[str]) -> GCPNet:
     Nothing in the file is executed (``weights_only=True``).
 
     Raises:
-        ZooError: no such file, damaged, or not written by :class:`gcpzoo.task.ClassificationTask`.
+        ZooError: no such file, damaged, or not written by :class:`gcpzoo.training.task.ClassificationTask`.
     """
     import torch
 
     from gcpzoo.hub.files import short
-    from gcpzoo.model import GCPNet
-    from gcpzoo.preprocessing import Preprocessing
+    from gcpzoo.models.gcpnet import GCPNet
+    from gcpzoo.models.preprocessing import Preprocessing
 
     path = Path(path)
     if not path.is_file():

@@ -18,7 +18,7 @@ from gcpzoo.hub.records import Record, describe
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from gcpzoo.model import GCPNet
+    from gcpzoo.models.gcpnet import GCPNet
 
 CLOSED = ("none stated", "unknown", "")
 
@@ -128,9 +128,9 @@ def _run_results(checkpoint: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         part = next((p for p in ("test", "validate") if p in report), None)
-        data, pictures = report["data"], report["data"]["pictures"]
+        data, images = report["data"], report["data"]["images"]
         about = {
-            "data": f"{data['data']}: {', '.join(f'{n} pictures ({split})' for split, n in pictures.items())}",
+            "data": f"{data['data']}: {', '.join(f'{n} images ({split})' for split, n in images.items())}",
             "recipe": f"{report['fit']['epochs']} epochs; every setting is in training.yaml",
             "seeds": None if report["seed"] is None else [report["seed"]],
             "hardware": report["hardware"],
@@ -138,7 +138,7 @@ def _run_results(checkpoint: Path) -> dict[str, Any]:
         if part:
             found = {k: round(100 * report[part][k], 2) for k in ("top1", "top5", "per_class")}
             about |= {"metrics": found, "measured_by": "gcpzoo"}
-            about["data"] += ", measured on the " + ("test" if part == "test" else "validation") + " pictures"
+            about["data"] += ", measured on the " + ("test" if part == "test" else "validation") + " images"
     except (ValueError, KeyError, TypeError) as error:
         raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
     return about

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import resource
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,11 +41,11 @@ class Record:
         metrics: accuracies in per cent, e.g. ``{top1: 75.48, top5: 92.23}``.
         measured_by: ``authors`` (their report) or ``gcpzoo`` (measured with these weights).
         control: the GAP control of the same backbone, data and recipe: ``{record: NAME, top1: …}``, where there is one.
-        preprocessing: as in :class:`gcpzoo.preprocessing.Preprocessing`, the one of ``metrics``.
+        preprocessing: as in :class:`gcpzoo.models.preprocessing.Preprocessing`, the one of ``metrics``.
         class_names: list of names in the classifier's order, or ``imagenet1k``.
         seeds, hardware: of the training, where known.
         caveats: what a user should know before relying on it.
-        golden: a few logits of these weights, ``{seed, shape, logits}``, see :func:`gcpzoo.hub.verify.golden_logits`.
+        golden: a few logits of these weights, ``{seed, shape, logits}``.
         unsupported: why the weights cannot be loaded here, where that is so.
     """
 
@@ -106,7 +106,7 @@ def parse_record(text: str, name: str) -> Record:
     fields = {f.name: f for f in dataclasses.fields(Record)}
     for key in values:
         if key not in fields:
-            raise unknown(f"field of record {name}", str(key), fields)
+            raise unknown_name(f"field of record {name}", str(key), fields)
     for key, f in fields.items():
         needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if key not in values and needed:
@@ -171,7 +171,7 @@ def get_record(name: str) -> Record:
     """The record of a checkpoint by its zoo name; an unknown name is a ``ZooError`` with the nearest ones."""
     names = _names(_folder())
     if name not in names:
-        raise unknown("model", name, names)
+        raise unknown_name("model", name, names)
     return _record(_folder() / f"{name}.yaml")
 
 
@@ -186,8 +186,8 @@ def list_models(pattern: str = "*", pretrained: bool = True) -> list[str]:
     if pretrained:
         names: list[str] = list(_names(_folder()))
     else:
-        from gcpzoo.backbones import list_backbones
         from gcpzoo.heads import list_heads
+        from gcpzoo.models.backbones import list_backbones
 
         names = [f"{b}_{h}" for b in list_backbones() for h in list_heads()]
     return sorted(fnmatch.filter(names, pattern))

@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from gcpzoo.blocks import insert
 from gcpzoo.blocks.gsop import ATTENTIONS, GSoPBlock
 from gcpzoo.errors import ZooError
-from gcpzoo.model import create_model
+from gcpzoo.models.gcpnet import create_model
 
 # The authors' names of the layers of an attention, and ours.
 LAYERS = {
@@ -120,8 +120,8 @@ def test_block_gives_the_authors_values_and_gradients(name: str) -> None:
         assert relative(grad, case["grad"]) < 1e-5  # float32
 
 
-def test_exact_centring_is_blind_to_what_all_channels_share() -> None:
-    block = in_stage(Bottleneck(16, 4), attention="position", attention_dim=5, centring="exact").eval()
+def test_exact_centering_is_blind_to_what_all_channels_share() -> None:
+    block = in_stage(Bottleneck(16, 4), attention="position", attention_dim=5, centering="exact").eval()
     attention = block.gsop.position
     x = features(1, 16, 8, 8)
     shared = features(1, 1, 8, 8, seed=3)
@@ -131,7 +131,7 @@ def test_exact_centring_is_blind_to_what_all_channels_share() -> None:
         return attention(x)
 
     assert relative(weights(shared), weights(0.0)) < 1e-5  # float32
-    attention.centring = "released"
+    attention.centering = "released"
     assert relative(weights(shared), weights(0.0)) > 1e-3
 
 

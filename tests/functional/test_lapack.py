@@ -1,4 +1,4 @@
-"""Factorisations shared among threads are those of one thread."""
+"""Factorizations shared among threads are those of one thread."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from module_tester import features, relative
 from torch import Tensor
 
 from gcpzoo.functional import covariance, matrix_power, surrogate_sqrt, svd_sqrt
-from gcpzoo.functional.released import released_centring, released_covariance
+from gcpzoo.functional.released import released_centering, released_covariance
 from gcpzoo.functional.surrogates import FLOOR, RULES, _series
 
 
@@ -61,7 +61,7 @@ def root_on_the_channels_side(x: Tensor, rule: str) -> tuple[Tensor, Tensor, Ten
     gap = root[:, :, None] - root[:, None]
     divided = torch.where(gap == 0, 0, RULES[rule](w) * gap) + torch.diag_embed(0.5 / root)
     inner = u.mT @ (c + c.mT) @ u / 2 * divided + torch.diag_embed(w.clone().fill_(0.1))
-    return (u * root[:, None]) @ u.mT, w, 2 * u @ inner @ u.mT @ released_centring(x)
+    return (u * root[:, None]) @ u.mT, w, 2 * u @ inner @ u.mT @ released_centering(x)
 
 
 def cotangent(d: int) -> Tensor:
@@ -96,7 +96,7 @@ def test_exact_rule_is_right_at_equal_eigenvalues() -> None:
 def test_all_rules_share_the_exact_value() -> None:
     x = data()
     for rule in [*sorted(set(RULES) - {"topn"}), "newton", "exact"]:
-        # The centring matrix rounded to float32 leaves 1e-7 of the mean.
+        # The centering matrix rounded to float32 leaves 1e-7 of the mean.
         assert torch.allclose(svd_sqrt(x, rule), matrix_power(x), rtol=0, atol=1e-6)
 
 

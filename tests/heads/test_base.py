@@ -68,7 +68,7 @@ def test_all_published_heads_are_registered() -> None:
         ("cbp", {"sketch_dim": 0}, "sketch_dim must be at least 1"),
         ("cho_tmlr", {"eps": 0}, "eps must be positive"),
         ("mgcrp", {"heads": 0}, "at least 1"),
-        ("mgcrp", {"normalisation": "isqrt"}, "'svpn' or None"),
+        ("mgcrp", {"normalization": "isqrt"}, "'svpn' or None"),
         ("mgcrp", {"mean": "all"}, "'scalar' or 'channel'"),
     ],
 )

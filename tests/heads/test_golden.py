@@ -107,16 +107,16 @@ def test_dropcov_has_the_authors_importance_rate_and_evaluation(case: Case) -> N
 
 def test_cross_covariance_pooling_and_svpn_give_the_authors_values() -> None:
     case = load_file(GOLDEN / "blocks" / "mgcrp.safetensors")
-    head = create_head("mgcrp", in_features=48, heads=4, head_dim=6, normalisation=None)
+    head = create_head("mgcrp", in_features=48, heads=4, head_dim=6, normalization=None)
     head.load_state_dict({"projection.weight": case["weight"]})
     assert relative(head(case["x"].mT[..., None]), case["mgcrp"]) < ITERATIVE
     assert relative(functional.svpn(case["svpn_x"], case["svpn_start"]).flatten(1), case["svpn_out"]) < ITERATIVE
 
 
 @pytest.mark.parametrize("case", golden("heads/svd_pade"))
-def test_released_covariance_is_that_of_the_float32_centring_matrix(case: Case) -> None:
+def test_released_covariance_is_that_of_the_float32_centering_matrix(case: Case) -> None:
     x = case["x"].flatten(2)
     m = x.shape[2]
-    centring = -1.0 / m / m * torch.ones(m, m) + 1.0 / m * torch.eye(m)
-    expected = x.double() @ centring.double() @ x.double().mT
+    centering = -1.0 / m / m * torch.ones(m, m) + 1.0 / m * torch.eye(m)
+    expected = x.double() @ centering.double() @ x.double().mT
     assert relative(functional.released_covariance(x), expected) < 1e-14  # float64

@@ -68,7 +68,7 @@ class TestCbp(Compiles, Exports, HeadTester):
             sketch = torch.zeros(2, 12, 64, dtype=torch.float64)
             sketches.append(torch.fft.fft(sketch.index_add(2, h, x.flatten(2).mT * s)))
         expected = torch.fft.ifft(sketches[0] * sketches[1]).real.sum(1)
-        assert torch.allclose(head.normalise(x.flatten(2)), expected, atol=1e-12)  # rounding of the FFT
+        assert torch.allclose(head.normalize(x.flatten(2)), expected, atol=1e-12)  # rounding of the FFT
 
     def test_seed_decides_the_hashes(self) -> None:
         one, again, two = (create_head("cbp", in_features=32, seed=s) for s in (1, 1, 2))
@@ -230,7 +230,7 @@ class GaussianTester(HeadTester):
         mean = flat.mean(2, keepdim=True)
         top = torch.cat([flat @ flat.mT / 15, mean], 2)
         embedding = torch.cat([top, torch.cat([mean.mT, torch.ones(2, 1, 1, dtype=x.dtype)], 2)], 1)
-        root = head.normalise(flat)
+        root = head.normalize(flat)
         assert torch.allclose(root @ root, embedding, atol=1e-12)  # float64
 
 
@@ -256,7 +256,7 @@ class TestMgcrp(Compiles, Exports, HeadTester):
 
 class TestMgcrpCovariance(HeadTester):
     head = "mgcrp"
-    args: ClassVar = {"heads": 2, "head_dim": 3, "normalisation": None, "mean": "channel"}
+    args: ClassVar = {"heads": 2, "head_dim": 3, "normalization": None, "mean": "channel"}
     half_tolerance = TestMgcrp.half_tolerance
 
     def test_is_the_cross_covariance_of_projections(self) -> None:

@@ -18,7 +18,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub import convert
 from gcpzoo.hub.convert import common
 
-RELEASED = Path(__file__).parents[1] / "data" / "released"
+RELEASED = Path(__file__).parents[1] / "files" / "released"
 NETWORKS = sorted(path.stem for path in RELEASED.glob("*.json"))
 
 
@@ -62,7 +62,7 @@ def small_resnet(dim: int, columns: int, classes: int = 5) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
 
 
@@ -81,7 +81,7 @@ def test_released_logits(network):
 class TestFiles:
     """What surrounds the tensors in the authors' files."""
 
-    def test_wrapping_and_missing_counters(self, tmp_path, pictures):
+    def test_wrapping_and_missing_counters(self, tmp_path, images):
         plain = small_resnet(8, 36)
         torch.save(plain, tmp_path / "plain.pth")
         wrapped = {f"module.{k}": v for k, v in plain.items() if not k.endswith("num_batches_tracked")}
@@ -92,12 +92,12 @@ class TestFiles:
             convert(tmp_path / name, "gcp_optimization", "resnet18_mpncov", tmp_path / folder)
         a, b = (gcpzoo.load(f"local-dir:{tmp_path / folder}") for folder in "ab")
         with torch.inference_mode():
-            assert torch.equal(a(pictures), b(pictures))
+            assert torch.equal(a(images), b(images))
         assert a.config["num_classes"] == 5
         assert a.config["dim"] == 8
         assert "resnet18_mpncov of gcp_optimization" in a.record.provenance
 
-    def test_features_of_a_cut_network(self, tmp_path, pictures):
+    def test_features_of_a_cut_network(self, tmp_path, images):
         """fast-MPN-COV's second layout: numbered features in DataParallel, representation, classifier."""
         plain = small_resnet(8, 36)
         numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
@@ -115,7 +115,7 @@ class TestFiles:
             torch.save(state, tmp_path / f"{name}.pth")
             convert(tmp_path / f"{name}.pth", "fast_mpn_cov", "mpncovresnet18", tmp_path / name)
         with torch.inference_mode():
-            a, b = (gcpzoo.load(tmp_path / name)(pictures) for name in ("plain", "cut"))
+            a, b = (gcpzoo.load(tmp_path / name)(images) for name in ("plain", "cut"))
         assert torch.equal(a, b)
 
     def test_a_file_that_does_not_fit_says_so(self, tmp_path):
@@ -140,20 +140,20 @@ class TestFiles:
 
 
 class TestClassifier:
-    def test_columns_in_the_lower_order_are_permuted(self, tmp_path, pictures):
+    def test_columns_in_the_lower_order_are_permuted(self, tmp_path, images):
         """A classifier trained on the triangle column by column gives the same logits after conversion."""
         state = small_resnet(8, 36)
         torch.save(state, tmp_path / "w.pth")
         upper = convert(tmp_path / "w.pth", "fast_mpn_cov", "mpncovresnet18", tmp_path / "upper")
         lower = convert(tmp_path / "w.pth", "fast_mpn_cov", "mpncovresnet18", tmp_path / "lower", triangle="lower")
         with torch.inference_mode():
-            vector = upper.forward_head(upper.forward_features(pictures), pre_logits=True)
+            vector = upper.forward_head(upper.forward_features(images), pre_logits=True)
             i, j = torch.triu_indices(8, 8)
             matrix = torch.zeros(2, 8, 8)
             matrix[:, i, j] = matrix[:, j, i] = vector
             old, new = torch.tril_indices(8, 8)
             expected = matrix[:, old, new] @ state["fc.weight"].T + state["fc.bias"]
-            torch.testing.assert_close(lower(pictures), expected)
+            torch.testing.assert_close(lower(images), expected)
 
     def test_the_known_file_is_permuted_by_its_hash(self, tmp_path, monkeypatch):
         from gcpzoo.hub.convert import fast_mpn_cov
@@ -165,25 +165,25 @@ class TestClassifier:
         known = convert(tmp_path / "w.pth", "fast_mpn_cov", "mpncovresnet18", tmp_path / "b")
         assert torch.equal(known.classifier.weight, lower.classifier.weight)
 
-    def test_the_full_matrix_folds_into_its_triangle(self, tmp_path, pictures):
+    def test_the_full_matrix_folds_into_its_triangle(self, tmp_path, images):
         state = small_resnet(8, 64)
         torch.save(state, tmp_path / "w.pth")
         model = convert(tmp_path / "w.pth", "differentiable_svd", "pade_resnet18", tmp_path / "out")
         assert model.config["head"] == "svd_pade"
         with torch.inference_mode():
-            vector = model.forward_head(model.forward_features(pictures), pre_logits=True)
+            vector = model.forward_head(model.forward_features(images), pre_logits=True)
             i, j = torch.triu_indices(8, 8)
             matrix = torch.zeros(2, 8, 8)
             matrix[:, i, j] = matrix[:, j, i] = vector
             expected = matrix.flatten(1) @ state["fc.weight"].T + state["fc.bias"]
-            torch.testing.assert_close(model(pictures), expected)
+            torch.testing.assert_close(model(images), expected)
 
 
 @pytest.mark.parametrize(
     ("attention", "dim"),
     [("channel", 8), ("position", None), ("average", None), ("maximum", 8), ("concatenation", None)],
 )
-def test_gsop_networks_are_recognised_by_their_tensors(attention, dim, pictures):
+def test_gsop_networks_are_recognised_by_their_tensors(attention, dim, images):
     """Net1 (no reduction) and Net2, with blocks in some stages: the authors' names lead back to the same network."""
     from gcpzoo.hub.convert import gsop
 
@@ -201,14 +201,14 @@ def test_gsop_networks_are_recognised_by_their_tensors(attention, dim, pictures)
     model = common.assemble(*gsop.convert(theirs, arch), arch)
     assert model.config == {**ours.config, "dim": dim}
     with torch.inference_mode():
-        assert torch.equal(model(pictures), ours(pictures))
+        assert torch.equal(model(images), ours(images))
 
 
 class TestGlobalAveragePooling:
     """The control networks of the same sources: torchvision's own, up to names."""
 
     @pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "shufflenet_v2_x1_0"])
-    def test_gcp_optimization(self, arch, pictures):
+    def test_gcp_optimization(self, arch, images):
         from torchvision.models import get_model
 
         from gcpzoo.hub.convert import gcp_optimization
@@ -216,10 +216,10 @@ class TestGlobalAveragePooling:
         theirs = get_model(arch, weights=None, num_classes=7).eval()
         model = common.assemble(*gcp_optimization.convert(dict(theirs.state_dict()), arch), arch)
         with torch.inference_mode():
-            torch.testing.assert_close(model(pictures), theirs(pictures), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(model(images), theirs(images), atol=1e-5, rtol=1e-4)
 
     @pytest.mark.parametrize("arch", ["resnet18", "resnet50b", "resnet50"])
-    def test_pytorchcv(self, arch, pictures):
+    def test_pytorchcv(self, arch, images):
         """Networks without the b stride in the first convolution of a bottleneck."""
         from torchvision.models import get_model
         from torchvision.models.resnet import Bottleneck
@@ -247,4 +247,4 @@ class TestGlobalAveragePooling:
             state[key] = value
         model = common.assemble(*pytorchcv.convert(state, arch), arch)
         with torch.inference_mode():
-            torch.testing.assert_close(model(pictures), theirs(pictures), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(model(images), theirs(images), atol=1e-5, rtol=1e-4)

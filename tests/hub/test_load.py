@@ -41,14 +41,14 @@ def edit(folder: Path, **changes) -> None:
 
 
 class TestFolder:
-    def test_a_folder_loads_with_and_without_the_prefix(self, folder, small, picture):
+    def test_a_folder_loads_with_and_without_the_prefix(self, folder, small, image):
         for name in (f"local-dir:{folder}", str(folder), folder):
             model = gcpzoo.load(name)
             with torch.inference_mode():
-                assert torch.equal(model(picture), small(picture))
+                assert torch.equal(model(image), small(image))
             assert model.record.licence == "apache-2.0"
 
-    def test_16_bit_weights_become_float32(self, small, picture, tmp_path):
+    def test_16_bit_weights_become_float32(self, small, image, tmp_path):
         save_local(small, tmp_path / "half", dtype=torch.float16)
         stored = load_file(tmp_path / "half" / "model.safetensors")
         assert stored["classifier.weight"].dtype == torch.float16
@@ -192,11 +192,11 @@ class TestRefusals:
             publish(small, "owner/animals")
         hub.start()
 
-    def test_a_cached_model_needs_no_network(self, hub: Hub, commit, small, picture):
+    def test_a_cached_model_needs_no_network(self, hub: Hub, commit, small, image):
         gcpzoo.load("hf-hub:owner/animals")
         hub.faults.append(lambda method, path: "drop")
         with torch.inference_mode():
-            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(picture), small(picture))
+            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(image), small(image))
 
     def test_offline_in_its_own_process(self, hub: Hub, commit):
         """``HF_HUB_OFFLINE`` is read when the client is imported, hence the process."""
@@ -215,7 +215,7 @@ class TestRefusals:
 
 
 class TestTransfers:
-    def test_an_interrupted_download_is_taken_up_again(self, hub: Hub, commit, small, picture):
+    def test_an_interrupted_download_is_taken_up_again(self, hub: Hub, commit, small, image):
         broken = []
 
         def break_once(method: str, path: str):
@@ -226,11 +226,11 @@ class TestTransfers:
 
         hub.faults.append(break_once)
         with torch.inference_mode():
-            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(picture), small(picture))
+            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(image), small(image))
         assert broken
 
     @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
-    def test_a_file_damaged_in_the_cache_is_fetched_again(self, hub: Hub, commit, small, picture, file):
+    def test_a_file_damaged_in_the_cache_is_fetched_again(self, hub: Hub, commit, small, image, file):
         gcpzoo.load("hf-hub:owner/animals")
         (cached,) = Path(constants.HF_HUB_CACHE).glob(f"models--owner--animals/snapshots/*/{file}")
         blob = cached.resolve()
@@ -238,7 +238,7 @@ class TestTransfers:
         data[0 if file == "config.json" else -1] ^= 0xFF
         blob.write_bytes(data)
         with torch.inference_mode():
-            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(picture), small(picture))
+            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(image), small(image))
 
     @pytest.mark.parametrize("offline", [True, False])
     def test_a_damaged_file_that_cannot_be_fetched_says_so(self, hub: Hub, commit, monkeypatch, offline):

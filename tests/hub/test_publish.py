@@ -33,13 +33,13 @@ def published(model, repo="owner/animals", **more):
 
 
 class TestRoundTrip:
-    def test_weights_and_logits_come_back_bit_by_bit(self, hub: Hub, small, picture):
+    def test_weights_and_logits_come_back_bit_by_bit(self, hub: Hub, small, image):
         done = published(small)
         model = gcpzoo.load("hf-hub:owner/animals")
         for (key, ours), theirs in zip(small.state_dict().items(), model.state_dict().values()):
             assert torch.equal(ours, theirs), key
         with torch.inference_mode():
-            assert torch.equal(model(picture), small(picture))
+            assert torch.equal(model(image), small(image))
         assert not model.training
         assert model.class_names == small.class_names
         assert model.preprocessing == small.preprocessing
@@ -53,12 +53,12 @@ class TestRoundTrip:
             ".gitattributes", "README.md", "config.json", "model.safetensors",
         }  # fmt: skip
 
-    def test_the_printed_line_loads_that_commit(self, hub: Hub, small, picture):
+    def test_the_printed_line_loads_that_commit(self, hub: Hub, small, image):
         done = published(small)
         hub.seed("owner/animals", {"config.json": b"{}"})
         assert done.line == f'gcpzoo.load("hf-hub:owner/animals@{done.commit}")'
         with torch.inference_mode():
-            assert torch.equal(gcpzoo.load(f"hf-hub:owner/animals@{done.commit}")(picture), small(picture))
+            assert torch.equal(gcpzoo.load(f"hf-hub:owner/animals@{done.commit}")(image), small(image))
 
     def test_loading_leaves_the_random_state_alone(self, hub: Hub, small):
         published(small)
@@ -66,7 +66,7 @@ class TestRoundTrip:
         gcpzoo.load("hf-hub:owner/animals")
         assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_xet_moves_the_same_bits(self, tmp_path, connect, small, picture):
+    def test_xet_moves_the_same_bits(self, tmp_path, connect, small, image):
         hub = Hub(tmp_path / "hub", xet=True)
         hub.add_user("owner", "hf_owner")
         connect(hub)
@@ -75,7 +75,7 @@ class TestRoundTrip:
             entry = hub.repos["owner/animals"].files("main")["model.safetensors"]
             assert entry.xet
             with torch.inference_mode():
-                assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(picture), small(picture))
+                assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(image), small(image))
         finally:
             hub.stop()
 
@@ -105,7 +105,7 @@ class TestCommits:
             publish(small, "owner/animals", licence="mit")
         assert hub.repos["owner/animals"].branches["main"] == theirs[0]
 
-    def test_of_concurrent_publishers_one_wins_and_the_repository_is_whole(self, hub: Hub, small, picture):
+    def test_of_concurrent_publishers_one_wins_and_the_repository_is_whole(self, hub: Hub, small, image):
         published(small)
         outcomes = []
 
@@ -124,7 +124,7 @@ class TestCommits:
         assert len(outcomes) == 3
         assert len(hub.repos["owner/animals"].commits) == 2 + 3 - len(refused)
         with torch.inference_mode():
-            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(picture), small(picture))
+            assert torch.equal(gcpzoo.load("hf-hub:owner/animals")(image), small(image))
 
     def test_a_tag_names_the_commit_once(self, hub: Hub, small):
         done = published(small, tag="v1.0")
@@ -178,7 +178,7 @@ class TestRun:
         (folder / "config.yaml").write_text("seed_everything: 3\n")
         report = {
             "fit": {"epochs": 4},
-            "data": {"data": "Animals", "pictures": {"train": 20, "test": 10}},
+            "data": {"data": "Animals", "images": {"train": 20, "test": 10}},
             "seed": 3,
             "hardware": "CPU, 2 threads",
             "test": {"top1": 0.9, "top5": 1.0, "per_class": 0.85},
@@ -186,16 +186,16 @@ class TestRun:
         (folder / "metrics.json").write_text(json.dumps(report))
         return folder
 
-    def test_the_averaged_weights_the_configuration_and_the_results_travel(self, hub: Hub, run, small, picture):
+    def test_the_averaged_weights_the_configuration_and_the_results_travel(self, hub: Hub, run, small, image):
         done = publish(run / "checkpoints" / "last.ckpt", "owner/run", licence="mit")
         assert "training.yaml" in done.files
         model = gcpzoo.load("hf-hub:owner/run")
         with torch.inference_mode():
-            assert torch.equal(model(picture), small(picture))
+            assert torch.equal(model(image), small(image))
         assert model.class_names == small.class_names
         assert model.record.metrics == {"top1": 90.0, "top5": 100.0, "per_class": 85.0}
         assert model.record.seeds == [3]
-        assert "Animals: 20 pictures (train), 10 pictures (test), measured on the test pictures" in done.card
+        assert "Animals: 20 images (train), 10 images (test), measured on the test images" in done.card
         path = hf_hub_download("owner/run", "training.yaml")
         assert Path(path).read_text() == "seed_everything: 3\n"
 

@@ -14,7 +14,7 @@ import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import records, save_local
 from gcpzoo.hub.records import get_record, parse_record
-from gcpzoo.preprocessing import Preprocessing
+from gcpzoo.models.preprocessing import Preprocessing
 
 NAMES = gcpzoo.list_models()
 
@@ -128,12 +128,12 @@ class TestMistakes:
 
 
 class TestEmbedded:
-    def test_it_loads_by_name_with_all_that_is_known(self, zoo, small, picture):
+    def test_it_loads_by_name_with_all_that_is_known(self, zoo, small, image):
         assert gcpzoo.list_models() == ["resnet18_isqrt.animals"]
         model = gcpzoo.load("resnet18_isqrt.animals")
         with torch.inference_mode():
             # 16-bit weights: 11 bits of mantissa through six layers
-            torch.testing.assert_close(model(picture), small(picture), atol=2e-2, rtol=2e-2)
+            torch.testing.assert_close(model(image), small(image), atol=2e-2, rtol=2e-2)
         assert model.class_names == small.class_names
         assert model.record.metrics == {"top1": 50.0}
         assert model.transform is not None

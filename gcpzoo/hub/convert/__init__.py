@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcpzoo.errors import ZooError, unknown
+from gcpzoo.errors import ZooError, unknown_name
 
 if TYPE_CHECKING:
     from gcpzoo.hub.records import Record
-    from gcpzoo.model import GCPNet
+    from gcpzoo.models.gcpnet import GCPNet
 
 SOURCES = ("differentiable_svd", "dropcov", "fast_mpn_cov", "gcp_optimization", "gsop", "pytorchcv")
 TRIANGLES = ("auto", "upper", "lower")
@@ -47,13 +47,13 @@ def convert(
         ZooError: unknown source or architecture, a file that cannot be read or does not fit the architecture.
     """
     if source not in SOURCES:
-        raise unknown("source", source, SOURCES)
+        raise unknown_name("source", source, SOURCES)
     if triangle not in TRIANGLES:
-        raise unknown("order of the triangle", triangle, TRIANGLES)
+        raise unknown_name("order of the triangle", triangle, TRIANGLES)
     from gcpzoo.hub.convert.common import assemble, read_tensors, transpose_triangle
     from gcpzoo.hub.files import save_folder, sha256
     from gcpzoo.hub.load import class_names, imagenet_names
-    from gcpzoo.preprocessing import Preprocessing
+    from gcpzoo.models.preprocessing import Preprocessing
 
     file = Path(file)
     tensors = read_tensors(file)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
-from gcpzoo.model import GCPNet
-from gcpzoo.weights import read_state_dict
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.weights import read_tensors as read_plain_tensors
 
 State = dict[str, Tensor]
 Renames = Sequence[tuple[str, str]]
@@ -28,7 +28,7 @@ RESNET: Renames = (
 
 def read_tensors(file: Path) -> State:
     """The tensors of a file under their plain names: no wrapping dictionary, no ``module.`` of DataParallel."""
-    return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in read_state_dict(file).items()}
+    return {re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in read_plain_tensors(file).items()}
 
 
 def match(pattern: str, arch: str, known: str) -> re.Match[str]:

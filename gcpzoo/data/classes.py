@@ -1,0 +1,59 @@
+"""Classes: the id that data and models are matched by, and the description that people read.
+
+An id is a folder's name or, for ImageNet, a wnid such as ``n01440764``. Everything about ImageNet's classes comes from
+timm's lists, and from here only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+
+@cache
+def imagenet_classes() -> dict[str, str]:
+    """Map each wnid of ImageNet-1k to its description, in the order of the labels (sorted wnids).
+
+    >>> next(iter(imagenet_classes().items()))
+    ('n01440764', 'tench, Tinca tinca')
+    """
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return dict(zip(info.label_names(), info.label_descriptions()))
+
+
+def class_descriptions(ids: Sequence[str]) -> list[str]:
+    """Describe classes for people: ImageNet's words for wnids, all other ids as they are.
+
+    >>> class_descriptions(["n01440764", "001.Black_footed_Albatross"])
+    ['tench, Tinca tinca', '001.Black_footed_Albatross']
+    """
+    if not any(is_wnid(name) for name in ids):
+        return list(ids)
+    known = imagenet_classes()
+    return [known.get(name, name) for name in ids]
+
+
+def class_ids(names: Sequence[str]) -> list[str]:
+    """Bring the class names of a checkpoint to ids.
+
+    Checkpoints written before version 0.2 carry torchvision's 1000 ImageNet categories ("tench") or timm's
+    descriptions ("tench, Tinca tinca") in place of wnids; all other names are ids already.
+    """
+    if len(names) == 1000:
+        from torchvision.models import ResNet50_Weights
+
+        known = imagenet_classes()
+        if list(names) in (ResNet50_Weights.IMAGENET1K_V1.meta["categories"], list(known.values())):
+            return list(known)
+    return list(names)
+
+
+def is_wnid(name: str) -> bool:
+    """Say whether a name is a WordNet id: ``n`` and eight digits.
+
+    >>> is_wnid("n01440764"), is_wnid("tench")
+    (True, False)
+    """
+    return len(name) == 9 and name[0] == "n" and name[1:].isdigit()

@@ -1,0 +1,104 @@
+"""The ``.ckpt`` file of a training run: opened once, here, in both of its format versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gcpzoo import __version__
+from gcpzoo.data.classes import class_descriptions, class_ids
+from gcpzoo.errors import ZooError
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.weights import misfit, open_file
+
+FORMAT = 2
+KEY = "gcpzoo"
+
+
+@dataclass(frozen=True)
+class RunCheckpoint:
+    """What gcpzoo keeps in a checkpoint of Lightning.
+
+    Attributes:
+        format: version of the layout; 1 was written by gcpzoo 0.1, whose hyper-parameters were flat.
+        config: configuration of the network, as in ``model.config``.
+        class_names: ids of the classes in the order of the labels.
+        preprocessing: what images go through before the network.
+        start: where the training started from: a model, a file, or ``None`` for random weights.
+        hyper_parameters: arguments of :class:`gcpzoo.training.ClassificationTask`, as stored.
+        state_dict: tensors of the network; the averaged ones where the run kept a moving average.
+    """
+
+    format: int
+    config: dict[str, Any]
+    class_names: list[str] | None
+    preprocessing: Preprocessing | None
+    start: str | None
+    hyper_parameters: dict[str, Any]
+    state_dict: dict[str, Tensor]
+
+    def build(self) -> GCPNet:
+        """Rebuild the network in eval mode, with its tensors, classes and preprocessing."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            model = GCPNet.from_config(self.config)
+        if wrong := misfit(model.state_dict(), self.state_dict):
+            raise ZooError(f"the checkpoint does not fit its configuration: {wrong}")
+        model.load_state_dict(self.state_dict)
+        model.class_names = self.class_names
+        model.class_descriptions = None if self.class_names is None else class_descriptions(self.class_names)
+        model.preprocessing = self.preprocessing
+        return model.eval()
+
+
+def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:
+    """Build the entry that a run adds to Lightning's checkpoint: plain values only."""
+    return {
+        "format": FORMAT,
+        "library_version": __version__,
+        "config": model.config,
+        "class_names": model.class_names,
+        "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
+        "start": start,
+    }
+
+
+def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
+    """Open a run's ``.ckpt`` file; nothing in it is executed.
+
+    Raises:
+        ZooError: if the file is missing or damaged, of another program, or of a newer format.
+    """
+    content = open_file(path)
+    ours = content.get(KEY) if isinstance(content, Mapping) else None
+    if not isinstance(ours, Mapping) or not isinstance(ours.get("config"), Mapping):
+        raise ZooError(
+            f"{path} was not written by 'gcpzoo fit'; bring weights of other programs in by 'gcpzoo convert'"
+        )
+    version = ours.get("format", 1)
+    if not isinstance(version, int) or version > FORMAT:
+        raise ZooError(
+            f"{path} is in format {version}, written by gcpzoo {ours.get('library_version')}; this is gcpzoo "
+            f"{__version__} and reads formats up to {FORMAT}: pip install -U gcpzoo"
+        )
+    if not isinstance(content.get("state_dict"), Mapping):
+        raise ZooError(f"{path} holds no state_dict; it is damaged")
+    names = ours.get("class_names")
+    kept = ours.get("preprocessing")
+    # Lightning's WeightAveraging keeps the averaged weights in state_dict and the current ones elsewhere.
+    state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    return RunCheckpoint(
+        format=version,
+        config=dict(ours["config"]),
+        class_names=None if names is None else class_ids(names),
+        preprocessing=Preprocessing.from_dict(kept) if kept else None,
+        start=ours.get("start"),
+        hyper_parameters=dict(content.get("hyper_parameters", {})),
+        state_dict=state,
+    )

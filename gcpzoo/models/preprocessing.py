@@ -1,0 +1,175 @@
+"""From a image to the tensor a model sees: plain numbers that travel with every checkpoint."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from gcpzoo.errors import ZooError, unknown_name
+
+VIEWS = ("single", "mirror", "ten_crop")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as an upright one of mode RGB.
+
+    The EXIF orientation is applied, as people see the image (the plain loaders of torchvision and timm ignore it).
+    Transparent pixels show white, grey is repeated, 16 bits keep their upper 8, 32-bit and float values are
+    clipped to 0…255.
+    """
+    if _turned(image):
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode in ("I", "F"):
+        image = image.convert("L")
+    return image.convert("RGB")
+
+
+class ToRGB(nn.Module):
+    """Pillow images through :func:`to_rgb`; uint8 tensors ``(…, 1 or 3, H, W)`` with a single channel repeated."""
+
+    def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
+        if isinstance(image, Image.Image):
+            return to_rgb(image)
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8:
+            kind = f"a {image.dtype} tensor" if isinstance(image, Tensor) else type(image).__name__
+            raise ZooError(f"expected a Pillow image or a uint8 tensor with values 0…255, got {kind}")
+        if image.ndim < 3 or image.shape[-3] not in (1, 3):
+            raise ZooError(f"expected a tensor (…, 3, H, W) or (…, 1, H, W), got shape {tuple(image.shape)}")
+        return image if image.shape[-3] == 3 else image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+
+
+class Views(nn.Module):
+    """A uint8 image ``(3, H, W)`` to its views ``(V, 3, h, w)``: crop and mirrored crop, or the ten crops."""
+
+    def __init__(self, views: str, crop: int | None) -> None:
+        super().__init__()
+        self.views, self.crop = views, crop
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.views == "ten_crop":
+            return torch.stack(F.ten_crop(image, [self.crop, self.crop]), dim=-4)
+        return torch.stack([image, F.horizontal_flip(image)], dim=-4)
+
+    def extra_repr(self) -> str:
+        return f"{self.views}, crop={self.crop}"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to a image before the network: resize, center crop, scale to 0…1, normalize.
+
+    Args:
+        resize: the shorter side in pixels, or ``(height, width)``; ``None``: the image keeps its size.
+        crop: side in pixels of the square central crop (smaller images get black borders); ``None``: no crop.
+        interpolation: of the resize, with antialiasing: ``bilinear``, ``bicubic``, or ``nearest``.
+        mean: of each channel (red, green, blue), in units of the full scale.
+        std: of each channel, in the same units.
+
+    Raises:
+        ZooError: a value that cannot work.
+    """
+
+    resize: int | tuple[int, int] | None = 256
+    crop: int | None = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.resize, list | tuple):
+            if len(self.resize) != 2 or not all(_is_size(side) for side in self.resize):
+                raise ZooError(f"preprocessing: resize must be pixels, [height, width] or null, got {self.resize!r}")
+            object.__setattr__(self, "resize", tuple(self.resize))
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, tuple) and not _is_size(value):
+                raise ZooError(f"preprocessing: {name} must be a positive number of pixels or null, got {value!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise unknown_name("interpolation", str(self.interpolation), INTERPOLATIONS)
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or len(value) != 3 or not all(_is_number(v) for v in value):
+                raise ZooError(f"preprocessing: {name} must be three numbers (red, green, blue), got {value!r}")
+            object.__setattr__(self, name, tuple(float(v) for v in value))
+        if min(self.std) <= 0:
+            raise ZooError(f"preprocessing: std must be positive, got {self.std}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; ``Preprocessing.from_dict`` takes them back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_dict`; what is missing takes its default.
+
+        Raises:
+            ZooError: an unknown key or a value that cannot work.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown_name("preprocessing key", str(key), known)
+        return cls(**values)
+
+    def pixels(self, views: str = "single") -> v2.Transform:
+        """All but the normalization: a Pillow image or uint8 tensor to uint8 ``(3, h, w)``, or ``(V, 3, h, w)``."""
+        if views not in VIEWS:
+            raise unknown_name("views", views, VIEWS)
+        if views == "ten_crop" and self.crop is None:
+            raise ZooError("ten_crop needs a preprocessing with a crop; use views='mirror', or set crop")
+        steps: list[nn.Module] = [ToRGB()]
+        if self.resize is not None:
+            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
+            steps.append(v2.Resize(size, interpolation=v2.InterpolationMode(self.interpolation), antialias=True))
+        if self.crop is not None and views != "ten_crop":
+            steps.append(v2.CenterCrop([self.crop, self.crop]))
+        steps.append(v2.PILToTensor())
+        if views != "single":
+            steps.append(Views(views, self.crop))
+        return v2.Compose(steps)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 ``(…, 3, h, w)`` on any device to float32: ``(pixels / 255 - mean) / std``."""
+        return F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std), inplace=True)
+
+    def transform(self, views: str = "single") -> v2.Transform:
+        """Everything: a Pillow image of any mode, or a uint8 tensor, to a normalized float32 tensor.
+
+        Args:
+            views: ``single``: ``(3, h, w)``; ``mirror``: the crop and its mirror image, ``(2, 3, h, w)``; ``ten_crop``:
+                the four corners, the center and their mirror images, ``(10, 3, h, w)``. Logits are averaged over views.
+        """
+        scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
+        return v2.Compose([*self.pixels(views).transforms, *scale])
+
+
+def _turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except (SyntaxError, ValueError, OSError, struct.error):  # a broken EXIF block does not make a broken image
+        return False
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,102 @@
+"""Weights in files: opened without running code from them, and compared with the network that is to hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gcpzoo.errors import ZooError
+
+Shapes = Mapping[str, Tensor] | Mapping[str, tuple[int, ...]]
+WRAPPERS = ("state_dict", "model")
+
+
+def open_file(path: str | Path) -> Any:
+    """Open a safetensors file, or a PyTorch file with ``weights_only=True``: nothing in it is executed.
+
+    Args:
+        path: the file; ``.safetensors`` is told by its suffix.
+
+    Returns:
+        What the file holds, its tensors on the CPU.
+
+    Raises:
+        ZooError: if the file is missing, damaged, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ZooError(f"no file {str(path)!r}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, torch, zipfile and pickle raise errors without a common class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ZooError(
+            f"{str(path)!r} cannot be read: {reason} (expected safetensors, or a PyTorch file of tensors only)"
+        ) from error
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a file by name, without wrapping dictionaries and the ``module.`` of ``DataParallel``.
+
+    Raises:
+        ZooError: if the file cannot be opened or holds no tensors.
+    """
+    state = open_file(path)
+    for key in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    named = dict(state) if isinstance(state, Mapping) else {}
+    tensors = {re.sub(r"^module\.", "", k): v for k, v in named.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise ZooError(f"{str(path)!r} holds no tensors")
+    return tensors
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How a file's tensors differ from those that a network expects. False when they fit.
+
+    Attributes:
+        missing: names that the network has and the file lacks.
+        unexpected: names that the file has and the network lacks.
+        misshapen: names that both have, with different shapes.
+
+    >>> misfit({"weight": (2, 3), "bias": (2,)}, {"weight": (2, 4)})
+    Misfit(missing=('bias',), unexpected=(), misshapen=('weight',))
+    >>> print(misfit({"weight": (2, 3), "bias": (2,)}, {"weight": (2, 4)}))
+    1 missing, 0 unexpected and 1 misshapen tensors, such as 'weight'
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.missing)} missing, {len(self.unexpected)} unexpected and {len(self.misshapen)} misshapen tensors"
+        first = (*self.unexpected, *self.misshapen, *self.missing)[:1]
+        return f"{counts}, such as {first[0]!r}" if first else counts
+
+
+def misfit(expected: Shapes, found: Shapes) -> Misfit:
+    """Compare the names and shapes of two sets of tensors (or of shapes)."""
+
+    def shape(value: Any) -> tuple[int, ...]:
+        return tuple(value.shape) if isinstance(value, Tensor) else tuple(value)
+
+    return Misfit(
+        missing=tuple(k for k in expected if k not in found),
+        unexpected=tuple(k for k in found if k not in expected),
+        misshapen=tuple(k for k in expected if k in found and shape(expected[k]) != shape(found[k])),
+    )

@@ -1,0 +1,137 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from image_files import photo, truncate, write
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as F
+
+from gcpzoo.data.base import Images
+from gcpzoo.data.images import ImageError, check_images, fault, list_images, read_image, read_pixels
+
+DECODERS = 2  # levels of 256: both are libjpeg-turbo, perhaps of two versions; CMYK to RGB rounds in either's own way
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "grey.jpg", "cmyk.jpg", "progressive.jpg", "a.png", "palette.png", "a.webp"])
+def test_the_fast_reader_agrees_with_the_exact_one(name, tmp_path):
+    image, path = photo(64, 48), str(tmp_path / name)
+    mode = {"grey.jpg": "L", "cmyk.jpg": "CMYK", "palette.png": "P"}.get(name, "RGB")
+    image.convert(mode).save(path, **({"progressive": True} if "progressive" in name else {}))
+    exact, fast = F.pil_to_tensor(read_image(path)), read_pixels(path)
+    assert fast.dtype == torch.uint8
+    assert fast.shape == exact.shape == (3, 48, 64)
+    assert (fast.int() - exact.int()).abs().max() <= DECODERS
+
+
+def test_without_torchcodec_pillow_gives_the_same_pixels(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.jpg")
+    photo(64, 48).save(path)
+    fast = read_pixels(path)
+    monkeypatch.setattr("gcpzoo.data.images.decode", None)
+    assert (fast.int() - read_pixels(path).int()).abs().max() <= DECODERS
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_both_readers_turn_images_as_exif_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / "a.jpg")
+    photo(64, 48).save(path, exif=exif, quality=95)
+    exact, fast = F.pil_to_tensor(read_image(path)), read_pixels(path)
+    assert exact.shape == ((3, 48, 64) if orientation < 5 else (3, 64, 48))
+    assert (fast.int() - exact.int()).abs().max() <= DECODERS
+
+
+def test_a_broken_exif_block_does_not_make_a_broken_image(tmp_path):
+    path = str(tmp_path / "a.jpg")
+    photo().save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
+    assert read_image(path).size == (50, 40)
+    assert read_pixels(path).shape == (3, 40, 50)
+
+
+def spoil(folder) -> dict[str, str]:
+    """Bad files of every kind, with a word of the reason that is to be given for each."""
+    write(folder, ["cut.jpg", "cut.png", "cut.webp", "good.jpg", "good.png"], 200, 150)
+    for name in ("cut.jpg", "cut.png", "cut.webp"):
+        truncate(folder / name)
+    (folder / "empty.jpg").touch()
+    (folder / "page.jpg").write_text("<html>404</html>")
+    os.mkfifo(folder / "pipe.jpg")
+    return {
+        "cut.jpg": "truncated",
+        "cut.png": "truncated",
+        "cut.webp": "",
+        "empty.jpg": "",
+        "page.jpg": "not a image",
+        "missing.jpg": "no such file",
+        "pipe.jpg": "no regular file",
+    }
+
+
+def test_every_kind_of_bad_file_is_found_and_good_ones_are_not(tmp_path):
+    for name, reason in spoil(tmp_path).items():
+        found = fault(str(tmp_path / name))
+        assert found, name
+        assert reason in found
+    assert fault(str(tmp_path / "good.jpg")) is None
+    assert fault(str(tmp_path / "good.png")) is None
+
+
+def test_bytes_behind_the_end_marker_are_no_fault(tmp_path):
+    write(tmp_path, ["a.jpg", "b.png"])
+    for name, tail in (("a.jpg", b"\0" * 40), ("b.png", b"camera's own notes")):
+        with open(tmp_path / name, "ab") as file:
+            file.write(tail)
+        assert fault(str(tmp_path / name)) is None
+
+
+@pytest.mark.parametrize("read", [read_image, read_pixels])
+def test_both_readers_name_the_bad_file_and_the_reason(read, tmp_path):
+    for name, reason in spoil(tmp_path).items():
+        with pytest.raises(ImageError, match=f"{name}: .*{reason}.*; replace or delete it") as caught:
+            read(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_the_check_counts_all_bad_files_and_names_ten(tmp_path):
+    names = [f"{i:02}.jpg" for i in range(15)]
+    write(tmp_path, names)
+    paths = [str(tmp_path / name) for name in names]
+    check_images(paths)
+    for path in paths[:12]:
+        truncate(tmp_path / path)
+    with pytest.raises(ImageError) as caught:
+        check_images(paths, str(tmp_path))
+    message = str(caught.value)
+    assert "12 of 15 images" in message
+    assert "and 2 more" in message
+    assert all(name in message for name in names[:10])
+    assert names[10] not in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tmp_path):
+    write(tmp_path, ["a.jpg"], 200, 150)
+    truncate(tmp_path / "a.jpg")
+    loader = DataLoader(Images([(str(tmp_path / "a.jpg"), 0)], read_image, F.pil_to_tensor), num_workers=workers)
+    with pytest.raises(ImageError) as caught:
+        next(iter(loader))
+    assert str(caught.value).startswith(f"cannot read image {tmp_path}/a.jpg: ")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_images_are_listed_by_suffix_and_the_rest_is_told(tmp_path):
+    write(tmp_path, ["b.PNG", "deep/a.jpeg", ".hidden/c.jpg"])
+    for name in ("notes.txt", "phone.heic", ".DS_Store"):
+        (tmp_path / name).touch()
+    images, others = list_images(str(tmp_path))
+    assert images == [str(tmp_path / "b.PNG"), str(tmp_path / "deep" / "a.jpeg")]
+    assert others == [str(tmp_path / "notes.txt"), str(tmp_path / "phone.heic")]
+
+
+def test_a_image_of_16_bits_keeps_its_upper_8(tmp_path):
+    path = str(tmp_path / "a.png")
+    Image.fromarray(np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)).save(path)
+    assert np.array_equal(np.asarray(read_image(path))[..., 0].ravel(), np.arange(4096) // 16)

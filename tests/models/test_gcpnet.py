@@ -1,0 +1,159 @@
+"""GCPNet: any backbone with any head, rebuilt from plain JSON."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+
+import gcpzoo
+from gcpzoo.errors import ZooError
+from gcpzoo.models.gcpnet import GCPNet, create_model
+
+x64 = torch.rand(2, 3, 64, 64)
+
+
+def small(**kwargs: object) -> GCPNet:
+    return create_model(**{"backbone": "resnet18", "until": "layer1", "dim": 8, "num_classes": 5, **kwargs}).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head", gcpzoo.list_heads())
+def test_every_head_gives_logits_on_a_backbone(head: str) -> None:
+    model = small(head=head)
+    with torch.no_grad():
+        logits = model(x64)
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+
+
+def test_a_configuration_is_plain_json_and_rebuilds_the_network() -> None:
+    model = small(head_args={"iterations": 3}, hidden=[6], fusion="concat", dropout=0.1)
+    other = GCPNet.from_config(json.loads(json.dumps(model.config))).eval()
+    assert other.config == model.config
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(x64), other(x64))
+
+
+def test_timms_contract_for_features() -> None:
+    model = small()
+    f = model.forward_features(x64)
+    assert f.shape == (2, 64, 16, 16)
+    v = model.forward_head(f, pre_logits=True)
+    assert v.shape == (2, model.num_features) == (2, 36)
+    assert torch.equal(model.forward_head(f), model(x64))
+    model.reset_classifier(7)
+    assert model(x64).shape == (2, 7)
+    assert model.config["num_classes"] == 7
+
+
+@pytest.mark.parametrize(
+    ("backbone", "head", "given", "expected"),
+    [
+        ("resnet18", "isqrt", None, 1),
+        ("resnet18", "gap", None, 2),
+        ("resnet18", "gap", 1, 1),
+        ("resnet18", "isqrt", 2, 2),
+        ("vgg11", "bcnn", None, 1),
+        ("mobilenet_v2", "isqrt", None, None),
+    ],
+)
+def test_the_surgery_of_the_last_stage_is_recorded(backbone: str, head: str, given: int | None, expected: int) -> None:
+    model = create_model(backbone, head, 2, dim=8, last_stride=given)
+    assert model.config["last_stride"] == expected
+    assert GCPNet.from_config(model.config).config == model.config
+
+
+def test_dim_is_256_for_second_order_heads_and_none_for_gap() -> None:
+    assert create_model("resnet18", "isqrt", 2).config["dim"] == 256
+    assert create_model("resnet18", "gap", 2).config["dim"] is None
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat", "all"])
+@pytest.mark.parametrize("backbone", ["timm:test_vit", "timm:test_convnext", "timm:test_efficientnet"])
+def test_class_token_and_second_order_tokens_are_fused(backbone: str, fusion: str) -> None:
+    model = create_model(backbone, "isqrt", 4, dim=8, fusion=fusion, head_args={"reduction": "linear"}).eval()
+    x = torch.rand(2, 3, model.backbone.input_size, model.backbone.input_size)
+    with torch.no_grad():
+        logits, v = model(x), model.forward_head(model.forward_features(x), pre_logits=True)
+    assert logits.shape == (2, 4)
+    assert v.shape[1] == model.num_features == 36 + (model.backbone.num_features if fusion == "concat" else 0)
+
+
+def test_without_fusion_the_class_token_is_left_out() -> None:
+    model = create_model("timm:test_vit", "isqrt", 4, dim=8).eval()
+    f = torch.rand(1, model.backbone.num_features, 101, 1)
+    changed = f.clone()
+    changed[:, :, 0] = 0
+    assert torch.equal(model.forward_head(f), model.forward_head(changed))
+
+
+def test_gsop_blocks_are_inserted_by_configuration() -> None:
+    model = create_model("resnet18", "isqrt", 4, dim=8, blocks={"gsop": {"stages": [1, 2, 3]}}).eval()
+    plain = create_model("resnet18", "isqrt", 4, dim=8)
+    assert len(model.state_dict()) > len(plain.state_dict())
+    assert GCPNet.from_config(model.config).state_dict().keys() == model.state_dict().keys()
+    assert model(x64).shape == (2, 4)
+
+
+def test_one_position_is_refused_by_second_order_heads_only() -> None:
+    tiny = torch.rand(2, 3, 32, 32)
+    with pytest.raises(ZooError, match="one position.*larger images"):
+        create_model("resnet18", "isqrt", 2, dim=8, last_stride=2).eval()(tiny)
+    assert create_model("resnet18", "gap", 2).eval()(tiny).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head": "isqr"}, "did you mean isqrt"),
+        ({"head_args": {"iteration": 3}}, "did you mean iterations"),
+        ({"head_args": {"iterations": 0}}, "at least 1"),
+        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"fusion": "mean"}, "unknown fusion"),
+        ({"backbone_args": {"checkpoint_path": "x.pth"}}, "would read other files"),
+        ({"dim": "big"}, "dim is a number"),
+        ({"dim": 0}, "dim must be"),
+        ({"blocks": {"gsopp": {}}}, "unknown block"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        small(**arguments)
+
+
+def test_an_unknown_configuration_key_is_named() -> None:
+    with pytest.raises(ZooError, match="did you mean num_classes"):
+        GCPNet.from_config({"backbone": "resnet18", "num_class": 3})
+    with pytest.raises(ZooError, match="at least 'backbone'"):
+        GCPNet.from_config({"head": "gap"})
+
+
+def test_a_model_can_be_copied_compiled_and_trained_in_half_precision() -> None:
+    model = copy.deepcopy(small()).train()
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = compiled(x64).float().logsumexp(1).sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import gcpzoo, sys; gcpzoo.list_models(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_names_what_it_has() -> None:
+    assert {"load", "create_model", "list_heads", "list_models"} <= set(dir(gcpzoo))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gcpzoo.nothing
+
+
+def test_auto_reduces_only_where_there_are_more_channels() -> None:
+    assert create_model("resnet18", "isqrt", 3).config["dim"] == 256
+    assert create_model("resnet18", "isqrt", 3, until="layer3").config["dim"] is None
+    assert create_model("resnet18", "gap", 3).config["dim"] is None

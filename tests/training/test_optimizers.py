@@ -1,0 +1,108 @@
+"""Parameter groups, optimizers and schedules by name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gcpzoo.errors import ZooError
+from gcpzoo.models.gcpnet import create_model
+from gcpzoo.training.optimizers import create_optimizer, create_schedule, parameter_groups
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return create_model("resnet18", "isqrt", 3, dim=8, until="layer2")
+
+
+def rates(name: str, epochs: int, **kwargs: object) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = create_schedule(optimizer, name, epochs, **kwargs)  # type: ignore[arg-type]
+    values = []
+    for _ in range(epochs * int(kwargs.get("steps_per_epoch", 1))):  # type: ignore[call-overload]
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return values
+
+
+def test_the_classifier_learns_faster_by_its_factor(model: torch.nn.Module) -> None:
+    groups = parameter_groups(model, 0.1, 1e-4, classifier_lr_factor=5)
+    assert {g["lr"] for g in groups} == {0.1, 0.5}
+    fast = next(g for g in groups if g["lr"] == 0.5)["params"]
+    assert {id(p) for p in fast} == {id(p) for p in model.classifier.parameters()}
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_layer_decay_slows_the_stages_towards_the_input(model: torch.nn.Module) -> None:
+    groups = parameter_groups(model, 1.0, 0.0, layer_decay=0.5)
+    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
+    of = {n: rate[id(p)] for n, p in model.named_parameters()}
+    assert of["backbone.layer2.0.conv1.weight"] == 0.5
+    assert of["backbone.layer1.0.conv1.weight"] == 0.25
+    assert of["backbone.conv1.weight"] == 0.0625  # before it conv1 and bn1, each a stage
+    assert of["head.reduction.0.weight"] == of["classifier.weight"] == 1.0
+
+
+def test_norms_and_biases_can_be_free_of_weight_decay(model: torch.nn.Module) -> None:
+    groups = parameter_groups(model, 0.1, 1e-4, decay_norm_and_bias=False)
+    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    assert all(decay[id(p)] == (1e-4 if p.ndim > 1 else 0) for p in model.parameters())
+
+
+def test_step_drops_at_its_milestones() -> None:
+    assert rates("step", 6, milestones=[2, 4]) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_cosine_starts_at_one_and_falls_to_zero() -> None:
+    assert rates("cosine", 4) == pytest.approx([(1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)])
+
+
+@pytest.mark.parametrize(("power", "horizon", "epochs"), [(2, 49, 50), (11, 52, 30)])
+def test_polynomial_is_lradju_and_lrfast(power: float, horizon: float, epochs: int) -> None:
+    expected = [(1 - e / horizon) ** power for e in range(epochs)]
+    assert rates("polynomial", epochs, power=power, horizon=horizon) == pytest.approx(expected, abs=1e-12)
+
+
+def test_logarithmic_has_equal_ratios_and_ends_at_its_factor() -> None:
+    values = rates("logarithmic", 5, final_factor=1e-4)
+    assert values == pytest.approx([1, 1e-1, 1e-2, 1e-3, 1e-4])
+
+
+def test_warm_up_rises_linearly_and_milestones_count_from_the_start() -> None:
+    values = rates("step", 8, warmup_epochs=3, milestones=[5])
+    assert values == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.1])
+
+
+def test_a_schedule_by_steps_covers_the_same_course() -> None:
+    values = rates("cosine", 4, steps_per_epoch=10)
+    assert values[::10] == pytest.approx(rates("cosine", 4))
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "Adagrad", "NAdam"])
+def test_any_optimizer_of_torch_is_had_by_name(name: str, model: torch.nn.Module) -> None:
+    optimizer = create_optimizer(name, parameter_groups(model, 0.1, 0.0), lr=0.1)
+    assert type(optimizer).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("Adamw", {}, "did you mean AdamW"),
+        ("SGD", {"momentm": 0.9}, "did you mean momentum"),
+        ("SGD", {"momentum": -1}, "momentum"),
+        ("Optimizer", {}, "unknown optimizer"),
+    ],
+)
+def test_a_wrong_optimizer_is_named(name: str, arguments: dict, message: str, model: torch.nn.Module) -> None:
+    with pytest.raises(ZooError, match=message):
+        create_optimizer(name, parameter_groups(model, 0.1, 0.0), lr=0.1, **arguments)
+
+
+def test_a_wrong_schedule_is_named() -> None:
+    with pytest.raises(ZooError, match="did you mean cosine"):
+        rates("cosin", 4)
+    with pytest.raises(ZooError, match="warmup_epochs must be"):
+        rates("cosine", 4, warmup_epochs=4)

@@ -1,0 +1,188 @@
+"""ClassificationTask: what it learns, records and restores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader, TensorDataset
+
+import gcpzoo
+from gcpzoo.data import ImageFolder
+from gcpzoo.errors import ZooError
+from gcpzoo.training.callbacks import CovarianceSpectrum, HybridRoot, StagedUnfreezing
+from gcpzoo.training.task import ClassificationTask
+
+SMALL = {"num_classes": 3, "backbone": "resnet18", "until": "layer1", "dim": 8, "lr": 0.05}
+
+
+def trainer(tmp_path: Path, **kwargs: object) -> L.Trainer:
+    quiet = {
+        "max_epochs": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "accelerator": "cpu",
+    }
+    return L.Trainer(default_root_dir=tmp_path, **{**quiet, **kwargs})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def data(folder: Path) -> ImageFolder:
+    return ImageFolder(str(folder), image_size=32, batch_size=6, workers=0)
+
+
+def test_two_epochs_separate_three_simple_classes(data: ImageFolder, tmp_path: Path) -> None:
+    L.seed_everything(0)
+    task, run = ClassificationTask(**SMALL, classifier_lr_factor=5), trainer(tmp_path, max_epochs=8)
+    run.fit(task, data)
+    values = run.test(task, data, verbose=False)[0]
+    assert values["test/top1"] > 0.8  # chance is 0.33
+    assert values["test/top5"] == 1.0
+    assert int(task.confusion.sum()) == 9
+    assert values["test/per_class"] == pytest.approx(values["test/top1"])  # equally many of each class
+
+
+def test_a_checkpoint_rebuilds_the_same_network_without_the_files_it_started_from(
+    data: ImageFolder, tmp_path: Path
+) -> None:
+    weights = tmp_path / "trunk.pth"
+    torch.save(gcpzoo.create_model("resnet18", "gap", 2).backbone.state_dict(), weights)
+    task = ClassificationTask(**SMALL, backbone_weights=str(weights), head_args={"iterations": 3})
+    run = trainer(tmp_path, limit_train_batches=1)
+    run.fit(task, data)
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    weights.unlink()
+    other = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert other.model.config == task.model.config
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(other.eval()(x), task.eval()(x))
+    loaded = gcpzoo.load(tmp_path / "x.ckpt")
+    assert loaded.class_names == ["east", "north", "south"]
+    assert loaded.preprocessing == data.preprocessing
+    assert torch.equal(loaded(x), task(x))
+
+
+def test_views_are_averaged(data: ImageFolder) -> None:
+    task = ClassificationTask(**SMALL).eval()
+    x = torch.rand(2, 4, 3, 32, 32)
+    with torch.no_grad():
+        expected = torch.stack([task(x[:, v]) for v in range(4)]).mean(0)
+        torch.testing.assert_close(task(x), expected)
+
+
+def test_frozen_stages_neither_learn_nor_move_their_statistics(data: ImageFolder, tmp_path: Path) -> None:
+    task = ClassificationTask(**SMALL, frozen_stages=["conv1", "bn1"])
+    before = {k: v.clone() for k, v in task.model.backbone.state_dict().items()}
+    trainer(tmp_path).fit(task, data)
+    after = task.model.backbone.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(("conv1", "bn1")))
+    assert not torch.equal(before["layer1.0.conv1.weight"], after["layer1.0.conv1.weight"])
+
+
+def test_mixup_and_cutmix_give_soft_targets(data: ImageFolder, tmp_path: Path) -> None:
+    task = ClassificationTask(**SMALL, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1)
+    seen = []
+    task.loss.register_forward_hook(lambda _, inputs, __: seen.append(inputs[1]))
+    trainer(tmp_path).fit(task, data)
+    assert all(t.shape[1] == 3 and torch.allclose(t.sum(1), torch.ones(len(t))) for t in seen)
+
+
+def test_moving_averages_are_what_a_checkpoint_gives(data: ImageFolder, tmp_path: Path) -> None:
+    task, run = ClassificationTask(**SMALL), trainer(tmp_path, callbacks=[EMAWeightAveraging(decay=0.5)])
+    run.fit(task, data)
+    run.save_checkpoint(tmp_path / "ema.ckpt")
+    state = torch.load(tmp_path / "ema.ckpt", weights_only=True)
+    averaged = gcpzoo.load(tmp_path / "ema.ckpt").classifier.weight
+    assert torch.equal(averaged, state["state_dict"]["model.classifier.weight"])
+
+
+def test_mixed_precision_keeps_the_head_in_float32(data: ImageFolder, tmp_path: Path) -> None:
+    task, seen = ClassificationTask(**SMALL), []
+    task.model.head.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    trainer(tmp_path, precision="bf16-mixed", limit_train_batches=1, limit_val_batches=0).fit(task, data)
+    assert set(seen) == {torch.float32}
+
+
+def test_data_of_other_classes_is_refused(data: ImageFolder, tmp_path: Path) -> None:
+    task = ClassificationTask(**{**SMALL, "num_classes": 4})
+    with pytest.raises(ZooError, match="the data has 3 classes, the model 4"):
+        trainer(tmp_path).fit(task, data)
+    task = ClassificationTask(**SMALL)
+    task.model.class_names = ["east", "west", "south"]
+    with pytest.raises(ZooError, match="class 1 is 'west' to the model and 'north' in the data"):
+        trainer(tmp_path).fit(task, data)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+    x = torch.full((2, 3, 32, 32), torch.nan)
+    loader = DataLoader(TensorDataset(x, torch.zeros(2, dtype=torch.long)), batch_size=2)
+    with pytest.raises(ZooError, match="the loss is nan in epoch 0: lower the learning rate"):
+        trainer(tmp_path).fit(ClassificationTask(**SMALL), loader)
+
+
+def test_hybrid_root_switches_at_the_last_milestone_and_is_recorded(data: ImageFolder, tmp_path: Path) -> None:
+    def fit(epochs: int, ckpt_path: Path | None = None) -> ClassificationTask:
+        task = ClassificationTask(**SMALL, schedule="step", milestones=[1, 2])
+        run = trainer(tmp_path, max_epochs=epochs, callbacks=[HybridRoot("svd_pade")])
+        run.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
+        run.save_checkpoint(tmp_path / "hybrid.ckpt")
+        return task
+
+    assert fit(2).model.head.root == "isqrt"
+    assert fit(3).model.head.root == "svd_pade"
+    assert gcpzoo.load(tmp_path / "hybrid.ckpt").head.root == "svd_pade"
+    assert ClassificationTask.load_from_checkpoint(tmp_path / "hybrid.ckpt").model.head.root == "svd_pade"
+    assert fit(4, tmp_path / "hybrid.ckpt").model.head.root == "svd_pade"  # resumed
+
+
+def test_hybrid_root_can_wait_for_the_condition_number(data: ImageFolder, tmp_path: Path) -> None:
+    for condition, root in ((1.0, "isqrt"), (1e30, "svd_pade")):
+        task = ClassificationTask(**SMALL)
+        trainer(tmp_path, callbacks=[HybridRoot("svd_pade", condition=condition)]).fit(task, data)
+        assert task.model.head.root == root
+
+
+@pytest.mark.parametrize(
+    ("head", "callback", "message"),
+    [
+        ("gap", {"epoch": 1}, "needs a head whose root can be exchanged"),
+        ("isqrt", {}, "needs an epoch, a condition, or a schedule with milestones"),
+        ("isqrt", {"root": "svd_pad", "epoch": 1}, "did you mean svd_pade"),
+    ],
+)
+def test_hybrid_root_that_cannot_work_is_refused_at_the_start(
+    head: str, callback: dict, message: str, data: ImageFolder, tmp_path: Path
+) -> None:
+    task = ClassificationTask(**{**SMALL, "head": head})
+    with pytest.raises(ZooError, match=message):
+        trainer(tmp_path, callbacks=[HybridRoot(**callback)]).fit(task, data)
+
+
+def test_staged_unfreezing_trains_the_backbone_from_its_epoch_on(data: ImageFolder, tmp_path: Path) -> None:
+    task, weights = ClassificationTask(**SMALL, schedule="constant"), []
+
+    class Watch(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            weights.append(task.model.backbone.conv1.weight.detach().clone())
+
+    run = trainer(tmp_path, max_epochs=3, callbacks=[StagedUnfreezing(unfreeze_at=2, lr_factor=0.1), Watch()])
+    run.fit(task, data)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.005)
+
+
+def test_the_covariance_spectrum_is_logged(data: ImageFolder, tmp_path: Path) -> None:
+    run = trainer(tmp_path, callbacks=[CovarianceSpectrum()])
+    run.fit(ClassificationTask(**SMALL), data)
+    assert 1 <= run.callback_metrics["spectrum/effective_rank"] <= 8
+    assert run.callback_metrics["spectrum/condition"] >= 1
+
+
+def test_unknown_frozen_stages_are_named() -> None:
+    with pytest.raises(ZooError, match="did you mean conv1"):
+        ClassificationTask(**SMALL, frozen_stages=["conv"])
