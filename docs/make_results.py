@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gcpzoo import plots
+from gcpzoo.analysis import plots
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- results: written by docs/make_results.py -->", "<!-- results: to here -->"

@@ -56,7 +56,7 @@ def small_fit(folder: Path) -> list[str]:
     return [
         "fit", "--data", "ImageFolder", "--data.root", str(folder), "--data.workers", "0", "--data.batch_size", "6",
         "--data.image_size", "32", "--model.backbone", "resnet18", "--model.until", "layer1", "--model.dim", "8",
-        "--model.lr", "0.05", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu",
+        "--model.optimizer.lr", "0.05", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Plots of a run as PNG: training curves, confusion matrix, covariance spectrum."""
+"""Plots as PNG: training curves, confusion matrix, covariance spectrum."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-
-from gcpzoo.functional import as_matrix, covariance
 
 COLORS = ("#0b5fa5", "#d1495b", "#2e8b57", "#8d6a9f", "#c98a1b")
 
@@ -28,12 +25,18 @@ def _figure(width: float = 6.0, height: float = 4.0, columns: int = 1) -> tuple[
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Loss (left) and top-1 accuracy in % (right) against the epoch, one color a run; dashed: on the training set.
+    """Draw loss (left) and top-1 accuracy in % (right) against the epoch, one color a run; dashed: on the training set.
 
     Args:
         runs: name of a run → one row an epoch with ``epoch`` and any of ``train/loss``, ``val/loss``, ``train/top1``,
             ``val/top1``.
         path: the PNG to write.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "curves.png"
+    >>> training_curves({"isqrt": [{"epoch": 0, "train/loss": 2.0, "val/top1": 0.5}]}, path)
+    >>> path.is_file()
+    True
     """
     figure, (left, right) = _figure(10, 4, 2)
     for color, (name, rows) in zip(COLORS, runs.items()):
@@ -52,7 +55,14 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
 
 
 def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """Share of each true class (row) that was given each class (column), from counts ``(n, n)``."""
+    """Draw the share of each true class (row) that was predicted as each class (column), from counts ``(n, n)``.
+
+    >>> import tempfile, torch
+    >>> path = Path(tempfile.mkdtemp()) / "confusion.png"
+    >>> confusion_matrix(torch.tensor([[9, 1], [0, 10]]), ["cat", "dog"], path)
+    >>> path.is_file()
+    True
+    """
     share = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     figure, axis = _figure(7, 6)
     image = axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -67,7 +77,19 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path) -> 
 
 
 def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Final test accuracy for each data set and head, and the spectra of the first data set."""
+    """Draw the final test accuracy for each data set and head, and the spectra of the first data set.
+
+    Args:
+        reports: data set → head → the content of ``metrics.json`` with the entry ``spectrum``.
+        path: the PNG to write.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "comparison.png"
+    >>> report = {"test": {"top1": 0.9}, "spectrum": {"covariance": [1.0, 0.1]}}
+    >>> comparison({"digits": {"isqrt": report}}, path)
+    >>> path.is_file()
+    True
+    """
     figure, (left, right) = _figure(10, 3.8, 2)
     heads = list(dict.fromkeys(h for runs in reports.values() for h in runs))
     width = 0.8 / len(heads)
@@ -85,34 +107,15 @@ def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-@torch.no_grad()
-def spectrum(head: Any, features: Tensor) -> dict[str, np.ndarray]:
-    """Eigenvalues, largest first and relative to it, averaged over the batch.
+def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draw eigenvalues relative to the largest on a logarithmic axis: dashed before the normalization, solid after it.
 
-    Args:
-        head: a head of the zoo.
-        features: the backbone's ``(B, C, h, w)``.
-
-    Returns:
-        ``covariance``: of the covariance after the reduction, ``(d,)``; for second-order heads whose matrix is
-        symmetric also ``normalized``: of the matrix that the classifier sees.
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "spectrum.png"
+    >>> covariance_spectrum({"isqrt": {"covariance": [1.0, 0.01], "normalized": [1.0, 0.1]}}, path)
+    >>> path.is_file()
+    True
     """
-    dtype = next((p.dtype for p in head.parameters()), features.dtype)
-    x = as_matrix(head.reduction(features.to(dtype)) if hasattr(head, "reduction") else features).double()
-    matrices = {"covariance": covariance(x)}
-    if head.second_order and hasattr(head, "normalize"):
-        a = head.normalize(x)
-        if a.ndim == 3 and a.shape[1] == a.shape[2] and torch.allclose(a, a.mT, atol=1e-4 * float(a.abs().max())):
-            matrices["normalized"] = a.double()
-    values = {}
-    for name, a in matrices.items():
-        w = torch.linalg.eigvalsh(a).flip(1)
-        values[name] = (w / w[:, :1].clamp_min(torch.finfo(w.dtype).tiny)).mean(0).cpu().numpy()
-    return values
-
-
-def covariance_spectrum(spectra: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
-    """Eigenvalues relative to the largest, logarithmic: dashed before the normalization, solid after it."""
     figure, axis = _figure()
     _draw_spectra(axis, spectra)
     figure.savefig(path)

@@ -1,46 +1,68 @@
-"""The whole way in minutes: list, load by name, evaluate, fine-tune with covariance pooling and with its control."""
+"""``gcpzoo demo``: list, load by name, evaluate, fine-tune with covariance pooling and with its control, in minutes."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gcpzoo.cli.tables import new_table, show
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.records import get_record
 
 PRETRAINED = "resnet18_isqrt.digits"
-TRUNK = "mobilenet_v2_isqrt.grocery81"
 HEADS = ("isqrt", "gap")
+RunCommand = Callable[[list[str]], int]
 
 
-def _say(text: str) -> None:
+def add_parser(subparsers: Any) -> None:
+    """Add the command's options."""
+    p = subparsers.add_parser(
+        "demo", help="the whole way on real data: load, evaluate, fine-tune with the control, plot"
+    )
+    p.add_argument("--data", help="folder of your own images, one subfolder a class; default: handwritten digits")
+    p.add_argument("--output", default="runs/demo", help="folder of the results (runs/demo)")
+    p.add_argument("--epochs", type=int, help="epochs of both fine-tunings")
+    p.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; every step is a command that could be typed.
+
+    It stops at the first command that fails or is interrupted, and returns its exit code.
+    """
+    start, folder = time.perf_counter(), _prepare(args.data, args.output)
+    results: dict[str, Any] = {}
+    for arguments in _commands(args, folder):
+        say(f"\n[bold]$ gcpzoo {' '.join(arguments)}[/bold]")
+        if code := args.run_command(arguments):
+            return code
+        if arguments[0] == "test":
+            _compare_with_record(folder / PRETRAINED)
+    for head in HEADS:
+        results[head] = json.loads((folder / head / "metrics.json").read_text())
+    _show_results(results, folder)
+    seconds = time.perf_counter() - start
+    (folder / "demo.json").write_text(json.dumps({"seconds": round(seconds, 1), "runs": results}, indent=2) + "\n")
+    say(f"\nDone in {seconds:.0f} s. Plots and figures are in {folder}; predict with one of the models:")
+    say(f"  gcpzoo predict --model {folder}/isqrt/checkpoints/last.ckpt IMAGE")
+    return 0
+
+
+def say(text: str) -> None:
+    """Print a line in rich's markup, unwrapped."""
     from rich.console import Console
 
     Console(highlight=False, soft_wrap=True).print(text)
 
 
-def _run(*arguments: str) -> None:
-    """One command line, shown and run."""
-    from gcpzoo.cli.main import run
-
-    _say(f"\n[bold]$ gcpzoo {' '.join(arguments)}[/bold]")
-    run(arguments)
-
-
-def demo(data: str | None = None, output: str = "runs/demo", epochs: int | None = None) -> None:
-    """Run the demonstration; every step is a command that could be typed.
-
-    Args:
-        data: a folder of one's own images (class folders, or train/val/test); ``None``: scikit-learn's digits.
-        output: folder of the results; what a former demonstration left there is replaced.
-        epochs: epochs of both fine-tunings.
-
-    Raises:
-        ZooError: no such folder, or images that cannot be read.
-    """
-    start, folder = time.perf_counter(), Path(output)
+def _prepare(data: str | None, output: str) -> Path:
+    """Empty the folder of a former demonstration; a folder with anything else in it is refused."""
+    folder = Path(output)
     if data is not None and not Path(data).is_dir():
         raise ZooError(f"there is no folder {data!r}; give one with a subfolder of images for each class")
     if folder.exists() and any(folder.iterdir()):
@@ -49,54 +71,40 @@ def demo(data: str | None = None, output: str = "runs/demo", epochs: int | None 
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "demo.json").write_text("{}\n")
+    return folder
 
-    _run("list", "*.digits")
-    _run("list", "*.grocery81")
-    if data is None:
-        _run("test", "--model", PRETRAINED, "--data", "Digits", "--output", str(folder / PRETRAINED))
-        _compare_with_record(folder / PRETRAINED)
-    options = ["--data", "ImageFolder", "--data.root", data] if data else []
-    config = "finetune/images.yaml" if data else "finetune/digits.yaml"
-    reports: dict[str, Any] = {}
+
+def _commands(args: argparse.Namespace, folder: Path) -> list[list[str]]:
+    """Return the command lines of the demonstration."""
+    commands = [["list", "*.digits"], ["list", "*.grocery81"]]
+    if args.data is None:
+        commands.append(["test", "--model", PRETRAINED, "--data", "Digits", "--output", str(folder / PRETRAINED)])
+    config = "finetune/images.yaml" if args.data else "finetune/digits.yaml"
+    options = ["--data", "ImageFolder", "--data.root", args.data] if args.data else []
+    options += ["--trainer.max_epochs", str(args.epochs)] if args.epochs else []
     for head in HEADS:
-        arguments = ["fit", "--config", config, *options, "--model.head", head, "--output", str(folder / head)]
-        if epochs:
-            arguments += ["--trainer.max_epochs", str(epochs)]
-        _run(*arguments)
-        reports[head] = json.loads((folder / head / "metrics.json").read_text())
-    _results(reports, folder)
-    seconds = time.perf_counter() - start
-    (folder / "demo.json").write_text(json.dumps({"seconds": round(seconds, 1), "runs": reports}, indent=2) + "\n")
-    _say(f"\nDone in {seconds:.0f} s. Plots and figures are in {folder}; predict with one of the models:")
-    _say(
-        f"  gcpzoo predict --model {folder}/isqrt/checkpoints/last.ckpt IMAGE",
-    )
+        commands.append(["fit", "--config", config, "--model.head", head, "--output", str(folder / head), *options])
+    return commands
 
 
 def _compare_with_record(folder: Path) -> None:
-    from gcpzoo.hub.records import get_record
-
     measured = 100 * json.loads((folder / "metrics.json").read_text())["test"]["top1"]
     recorded = get_record(PRETRAINED).metrics["top1"]
     same = abs(measured - recorded) < 0.005
-    _say(
+    say(
         f"{PRETRAINED}: the record says {recorded:.2f} %, measured {measured:.2f} %: {'equal' if same else 'NOT EQUAL'}"
     )
     if not same:
         raise ZooError(f"{PRETRAINED} does not reproduce its record on this machine")
 
 
-def _results(reports: dict[str, Any], folder: Path) -> None:
-    """The table of both runs, and their training curves and spectra in common plots."""
-    from rich import box
-    from rich.table import Table
-
+def _show_results(reports: dict[str, Any], folder: Path) -> None:
+    """Show the table of both runs, and draw their training curves and spectra into common plots."""
     from gcpzoo.analysis import plots
-    from gcpzoo.cli.commands import show
 
-    table = Table(box=box.SIMPLE_HEAD, title="Same backbone, data, seed and epochs; final epoch, test images")
-    for column in ("head", "top-1 %", "top-5 %", "mean over classes %", "loss", "parameters", "training s"):
-        table.add_column(column, justify="left" if column == "head" else "right")
+    columns = ("head", "top-1 %", "top-5 %", "mean over classes %", "loss", "parameters", "training s")
+    title = "Same backbone, data, seed and epochs; final epoch, test images"
+    table = new_table(*columns, right=columns[1:], title=title)
     for head, r in reports.items():
         t = r["test"]
         shares = [f"{100 * t[k]:.2f}" for k in ("top1", "top5", "per_class")]

@@ -10,7 +10,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub.convert import SOURCES, TRIANGLES
 
 
-def add_commands(subparsers: Any) -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the commands to ``argparse``'s ``subparsers``; each sets ``handler``, a function of the parsed arguments that
     returns the exit code. Neither torch nor the Hub's client is imported before it runs."""
     p = subparsers.add_parser("publish", help="publish a model on the Hugging Face Hub")

@@ -1,30 +1,32 @@
-"""The command line: fit, validate, test and predict by LightningCLI, and the zoo's own commands.
-
-The zoo's commands answer without importing torch where they can.
-"""
+"""The entry point: which command runs, and which exit code a failure gets."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from gcpzoo import __version__
+from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
 from gcpzoo.errors import ZooError
 
 TRAINER_COMMANDS = {
     "fit": "train, then evaluate the final epoch on the test split",
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
-    "predict": "classify images: predict --model NAME image…",
 }
+COMMANDS = ("list", "info", "predict", "demo", "hub")
+"""Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the zoo's commands; the trainer's commands have LightningCLI's own."""
-    from gcpzoo import __version__
-    from gcpzoo.cli import commands
+    """Build the parser of all commands; LightningCLI parses the options of fit, validate and test by itself.
 
+    >>> parser().parse_args(["list", "resnet18_*"]).pattern
+    'resnet18_*'
+    """
     top = argparse.ArgumentParser(
         "gcpzoo",
         description="A model zoo for global covariance pooling.",
@@ -33,35 +35,37 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"gcpzoo {__version__}")
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, text in TRAINER_COMMANDS.items():
-        if name != "predict":
-            subparsers.add_parser(name, help=text, add_help=False)
-    commands.add_commands(subparsers)
+        subparsers.add_parser(name, help=text, add_help=False)
+    for name in COMMANDS:
+        importlib.import_module(f"gcpzoo.cli.{name}").add_parser(subparsers)
     return top
 
 
-def _is_trainer_command(argv: Sequence[str]) -> bool:
-    """Whether LightningCLI answers: ``fit``, ``validate``, ``test``, and ``predict`` on a data module."""
-    if not argv or argv[0] not in TRAINER_COMMANDS:
-        return False
-    on_data = any(a == "-c" or a.startswith(("--config", "--data")) for a in argv)
-    return argv[0] != "predict" or on_data
-
-
 def run(argv: Sequence[str]) -> int:
-    """Run one command; errors are raised."""
-    if _is_trainer_command(argv):
-        from gcpzoo.cli.training import train
-        from gcpzoo.training.allocator import keep_freed_memory
+    """Run one command and return its exit code; errors are raised.
 
-        keep_freed_memory()
-        return train(list(argv))
-    arguments = parser().parse_args(argv)
-    handler: Callable[[argparse.Namespace], int | None] = arguments.handler
-    return handler(arguments) or 0
+    >>> run(["list", "resnet18_isqrt.digits", "--json"])
+    [
+    ...
+    0
+    """
+    if argv and (argv[0] in TRAINER_COMMANDS or (argv[0] == "predict" and is_on_data(argv))):
+        arguments = expand_shortcuts(argv)
+        from gcpzoo.cli.training import train
+
+        return train(arguments)
+    args = parser().parse_args(argv)
+    args.run_command = run
+    code: int | None = args.handler(args)
+    return code or 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run the command line. A mistake of the user is one line on stderr and exit code 2.
+
+    >>> main(["info", "resnt50_isqrt"])
+    2
+    """
     argv = sys.argv[1:] if argv is None else argv
     if sys.flags.dev_mode or os.environ.get("GCPZOO_TRACEBACK"):
         return run(argv)
@@ -73,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except ModuleNotFoundError as error:
-        print(f"gcpzoo: error: {error}; install the project with what it needs: pip install .", file=sys.stderr)
+        print(f"gcpzoo: error: {error}; install what the project needs: pip install .", file=sys.stderr)
         return 2
     except Exception as error:
         mistake: BaseException | None = error

@@ -1,25 +1,40 @@
-"""Checking a checkpoint: hash, strict load, finite outputs, kept logits, and the accuracy that its record states."""
+"""Check a checkpoint: hash, strict load, finite outputs, stored logits, and the accuracy that its record states."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+from gcpzoo.data.base import ImageDataModule, Index
+from gcpzoo.data.folder import scan
+from gcpzoo.data.images import list_folders
 from gcpzoo.errors import ZooError
-
-if TYPE_CHECKING:
-    from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.hub.convert.common import transpose_triangle
+from gcpzoo.hub.load import load
+from gcpzoo.hub.records import Record
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.training import ClassificationTask
 
 TOLERANCE = {"gcpzoo": 0.05, "authors": 0.3}
 """Points of top-1 by which a measurement may differ: ours repeats but for kernels, theirs had another JPEG decoder."""
+LOGIT_TOLERANCE = 1e-3
+"""Largest relative error of stored logits."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: ``ok`` is ``None`` where it could not be made, and ``detail`` says why."""
+    """The outcome of one check; ``ok`` is ``None`` where it could not be made, and ``detail`` says why.
+
+    >>> Check("finite", True, "all tensors, and the logits of noise").ok
+    True
+    """
 
     name: str
     ok: bool | None
@@ -34,115 +49,128 @@ def verify(
     Args:
         name: as for :func:`gcpzoo.load`.
         data: a folder of class folders to measure top-1 on; ImageNet's are ``n01440764`` and so on.
-        batch_size, device: of the measurement.
+        batch_size: images in a batch of the measurement.
+        device: ``cpu``, ``cuda`` or another accelerator of Lightning.
 
     Raises:
-        ZooError: it cannot be loaded at all (a wrong hash among others), or ``data`` does not have the model's classes.
+        ZooError: if it cannot be loaded at all (a wrong hash among others), or ``data`` has other classes.
+
+    >>> [check.name for check in verify("resnet18_isqrt.digits") if check.ok]
+    ['sha256', 'strict load', 'finite', 'golden logits']
     """
-    import torch
-
-    from gcpzoo.hub.load import load
-    from gcpzoo.hub.records import Record
-
     model = load(name)
     record = model.record if isinstance(model.record, Record) else None
-    digest = record.sha256 if record else None
-    complete = digest is not None and len(digest) == 64
-    checks = [
-        Check(
-            "sha256", True if complete else None, (digest or "")[:12] + ("…" if digest else "the record states none")
-        ),
+    return [
+        _check_hash(record),
         Check("strict load", True, f"{sum(p.numel() for p in model.parameters()):,} parameters"),
+        _check_finite(model),
+        _check_logits(model, record),
+        _check_accuracy(model, record, data, batch_size, device),
     ]
+
+
+def _check_hash(record: Record | None) -> Check:
+    digest = record.sha256 if record else None
+    complete = digest is not None and len(digest) == 64  # the loader compared it
+    return Check("sha256", True if complete else None, f"{digest[:12]}…" if digest else "the record states none")
+
+
+def _check_finite(model: GCPNet) -> Check:
     side = model.preprocessing.crop if model.preprocessing and model.preprocessing.crop else 224
     with torch.inference_mode():
         noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         finite = all(bool(v.isfinite().all()) for v in [*model.state_dict().values(), model(noise)])
-    checks.append(
-        Check("finite", finite, "all tensors, and the logits of noise" if finite else "NaN or infinite values")
-    )
-    if record and record.golden:
-        found = golden_logits(model, record.golden["shape"], record.golden["seed"])
-        error = max(abs(a - b) for a, b in zip(found, record.golden["logits"])) / max(map(abs, record.golden["logits"]))
-        checks.append(Check("golden logits", error < 1e-3, f"relative error {error:.1e}"))
-    else:
-        checks.append(Check("golden logits", None, "the record keeps none"))
-    checks.append(_accuracy(model, record, data, batch_size, device))
-    return checks
+    return Check("finite", finite, "all tensors, and the logits of noise" if finite else "NaN or infinite values")
 
 
-def golden_logits(model: GCPNet, shape: list[int], seed: int, count: int = 10) -> list[float]:
-    """The first logits for ``torch.randn(shape)`` of a seed: a record keeps them as ``golden``."""
-    import torch
+def _check_logits(model: GCPNet, record: Record | None) -> Check:
+    if not record or not record.golden:
+        return Check("golden logits", None, "the record keeps none")
+    expected = record.golden["logits"]
+    found = golden_logits(model, record.golden["shape"], record.golden["seed"], len(expected))
+    error = max(abs(a - b) for a, b in zip(found, expected)) / max(map(abs, expected))
+    return Check("golden logits", error < LOGIT_TOLERANCE, f"relative error {error:.1e}")
 
+
+def golden_logits(model: GCPNet, shape: Sequence[int], seed: int, count: int = 10) -> list[float]:
+    """Compute the first logits for ``torch.randn(shape)`` of a seed, which a record keeps as ``golden``.
+
+    >>> len(golden_logits(load("resnet18_isqrt.digits"), [1, 3, 32, 32], seed=0))
+    10
+    """
     with torch.inference_mode():
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        x = torch.randn(list(shape), generator=torch.Generator().manual_seed(seed))
         return [round(v, 5) for v in model.eval()(x)[0, :count].tolist()]
 
 
-def _accuracy(model: GCPNet, record: Any, data: Any, batch_size: int, device: str) -> Check:
+def _check_accuracy(
+    model: GCPNet, record: Record | None, data: str | os.PathLike[str] | None, batch_size: int, device: str
+) -> Check:
     stated = record.metrics.get("top1") if record else None
     if data is None:
         return Check("top-1", None, f"give data to measure it{f'; the record states {stated}' if stated else ''}")
-    found, count = top1(model, Path(data), batch_size, device)
+    found, count = top1(model, data, batch_size, device)
     detail = f"{found:.2f} % of {count} images"
-    if stated is None:
+    if record is None or stated is None:
         return Check("top-1", None, f"{detail}; the record states none")
     ok = abs(found - stated) <= TOLERANCE[record.measured_by]
     detail += f", the record states {stated}"
     if not ok and found < stated / 2 and model.config["dim"] and not model.config["hidden"]:
-        from gcpzoo.hub.convert.common import transpose_triangle
-
         state = model.state_dict()
         transpose_triangle(model.config, state)
         model.load_state_dict(state)
-        other, _ = top1(model, Path(data), batch_size, device, limit=2000)
+        other, _ = top1(model, data, batch_size, device, limit=2000)
         if other > 2 * found:
             detail += f"; with the classifier's columns in the lower order {other:.2f} %: convert with --triangle lower"
     return Check("top-1", ok, detail)
 
 
+class TestFolder(ImageDataModule):
+    """All images of a folder of class folders, to evaluate one model on: its classes and its preprocessing."""
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self, root: Path, model: GCPNet, batch_size: int, limit: int | None = None) -> None:
+        super().__init__(batch_size=batch_size, preprocessing=model.preprocessing or Preprocessing())
+        self.root, self.classes, self.limit, self.expected = root, model.class_names, limit, model.num_classes
+
+    def index(self) -> Index:
+        found = list_folders(str(self.root))
+        if self.classes is None and len(found) != self.expected:
+            raise ZooError(f"{self.root} has {len(found)} class folders, the model {self.expected} unnamed classes")
+        samples = scan(str(self.root), self.classes or found)
+        step = -(-len(samples) // self.limit) if self.limit else 1
+        return Index(self.classes or found, {"test": samples[::step]})
+
+
 def top1(
-    model: GCPNet, folder: Path, batch_size: int = 64, device: str = "cpu", limit: int | None = None
+    model: GCPNet, folder: str | os.PathLike[str], batch_size: int = 64, device: str = "cpu", limit: int | None = None
 ) -> tuple[float, int]:
-    """Top-1 accuracy in per cent on a folder of class folders, and the number of images."""
-    import torch
-    from torch.utils.data import DataLoader, Subset
+    """Measure top-1 accuracy in per cent on a folder of class folders, the way ``gcpzoo test`` does.
 
-    model = model.to(device).eval()
-    images: Any = _images(model, folder)
-    if limit and limit < len(images):
-        images = Subset(images, range(0, len(images), -(-len(images) // limit)))
-    correct = 0
-    workers = min(8, os.cpu_count() or 1) if len(images) > 1000 else 0
-    with torch.inference_mode():
-        for x, y in _progress(DataLoader(images, batch_size, num_workers=workers)):
-            correct += int((model(x.to(device)).argmax(1).cpu() == y).sum())
-    return 100 * correct / len(images), len(images)
+    Args:
+        model: the network, with its classes and preprocessing.
+        folder: holds a folder for each class, named by the class id.
+        batch_size: images in a batch.
+        device: ``cpu``, ``cuda`` or another accelerator of Lightning.
+        limit: take evenly spaced images, about so many.
 
-
-def _images(model: GCPNet, folder: Path) -> Any:
-    """The data set, its folders matched to the model's classes: by name, or all in sorted order (WordNet ids)."""
-    from torchvision.datasets import ImageFolder
-
-    if not folder.is_dir():
+    Returns:
+        The accuracy and the number of images.
+    """
+    if not Path(folder).is_dir():
         raise ZooError(f"there is no folder {str(folder)!r}")
-    try:
-        images = ImageFolder(str(folder), transform=model.transform)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ZooError(f"{folder} holds no folders of images, one for each class: {error}") from None
-    names, classes = model.class_names or [], len(images.classes)
-    if set(images.classes) <= set(names):
-        order = {i: names.index(name) for name, i in images.class_to_idx.items()}
-        images.target_transform = order.__getitem__
-    elif classes != model.config["num_classes"]:
-        raise ZooError(
-            f"{folder} has {classes} class folders, not named as the model's {model.config['num_classes']} classes are"
-        )
-    return images
-
-
-def _progress(loader: Any) -> Iterator[Any]:
-    from rich.progress import track
-
-    yield from track(loader, description="top-1", transient=True)
+    data = TestFolder(Path(folder), model, batch_size, limit)
+    count = len(data.samples("test"))
+    task = ClassificationTask(**model.config)
+    task.model = model
+    trainer = L.Trainer(
+        accelerator=device,
+        devices=1,
+        logger=False,
+        callbacks=[RichProgressBar()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    values = trainer.test(task, data, verbose=False)[0]
+    return 100 * values["test/top1"], count

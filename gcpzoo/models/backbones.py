@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +337,13 @@ def load_backbone_weights(
         )
     target.load_state_dict(kept, strict=False)
     return found.missing
+
+
+def find_modules(backbone: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
+    """Find modules of a backbone by their paths."""
+    target: nn.Module = getattr(backbone, "net", backbone)
+    known = dict(target.named_modules())
+    for path in paths:
+        if path not in known:
+            raise unknown_name("module of the backbone", path, [n for n in known if n])
+    return [known[path] for path in paths]

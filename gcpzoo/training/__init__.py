@@ -1,6 +1,5 @@
 """Training: the LightningModule, optimizers and schedules, callbacks."""
 
-from gcpzoo.training.callbacks import CovarianceSpectrum, HybridRoot, RunReport, StagedUnfreezing
-from gcpzoo.training.task import ClassificationTask
+import lazy_loader
 
-__all__ = ["ClassificationTask", "CovarianceSpectrum", "HybridRoot", "RunReport", "StagedUnfreezing"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,151 +1,146 @@
-"""Optimizers and learning-rate schedules from plain numbers, so that every checkpoint can say how it was trained."""
+"""Optimizers: which of ``torch.optim``, and how fast each part of the network learns."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.training.checks import check_ranges
 
-SCHEDULES = ("constant", "step", "cosine", "polynomial", "logarithmic")
-
-
-def _stage(name: str) -> str:
-    """The stage of a parameter: its name up to the first part that ends in a digit (``layer3``, ``features.13``)."""
-    parts = name.split(".")
-    for i, part in enumerate(parts):
-        if part[-1].isdigit():
-            return ".".join(parts[: i + 1])
-    return "stem"
+FUSED = ("SGD", "Adam", "AdamW")
+"""Optimizers whose fused form is taken unless ``args`` says otherwise: one kernel for all tensors."""
 
 
-def parameter_groups(
-    model: nn.Module,
-    lr: float,
-    weight_decay: float,
-    classifier_lr_factor: float = 1.0,
-    head_lr_factor: float = 1.0,
-    layer_decay: float | None = None,
-    decay_norm_and_bias: bool = True,
-) -> list[dict[str, Any]]:
-    """Parameters of a :class:`~gcpzoo.models.gcpnet.GCPNet` grouped by learning rate and weight decay.
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimizer of ``torch.optim`` and its learning rates, as plain values.
 
     Args:
-        model: the network; parameters without ``requires_grad`` are left out.
-        lr: the learning rate of the backbone without ``layer_decay``.
-        weight_decay: as the optimizer understands it.
-        classifier_lr_factor: the classifier learns at ``lr * classifier_lr_factor``.
-        head_lr_factor: the head, that is its reduction layer, learns at ``lr * head_lr_factor``.
-        layer_decay: the backbone's last stage learns at ``lr * layer_decay``, the one before at its square, …
-        decay_norm_and_bias: ``False``: no weight decay on parameters of one dimension (norms and biases).
+        name: class in ``torch.optim``.
+        lr: learning rate of the backbone, for the whole batch.
+        weight_decay: weight decay, as the optimizer defines it.
+        args: further arguments of the optimizer; SGD has momentum 0.9 unless they say otherwise.
+        classifier_lr_factor: learning rate of the classifier, in multiples of ``lr``.
+        head_lr_factor: learning rate of the head (its reduction layer), in multiples of ``lr``.
+        layer_decay: learning rate of the backbone's last stage in multiples of ``lr``, of the stage before as its
+            square, and so on towards the input; null: ``lr`` everywhere.
+        decay_norm_and_bias: false exempts normalization layers and biases from weight decay.
+
+    Raises:
+        ZooError: if a value is out of range, or the optimizer or one of its arguments does not exist.
+
+    >>> OptimizerConfig(name="AdamW", lr=2e-4).to_dict()["name"]
+    'AdamW'
+    >>> OptimizerConfig(name="Adamw")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unknown optimizer 'Adamw': did you mean AdamW?
+    """
+
+    name: str = "SGD"
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    args: dict[str, Any] | None = None
+    classifier_lr_factor: float = 1.0
+    head_lr_factor: float = 1.0
+    layer_decay: float | None = None
+    decay_norm_and_bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            lr=(0, 1e6),
+            weight_decay=(0, 1e6),
+            classifier_lr_factor=(0, 1e6),
+            head_lr_factor=(0, 1e6),
+            layer_decay=(0, 1),
+        )
+        self._optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])  # a wrong name or argument fails at once
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; ``OptimizerConfig(**values)`` takes them back.
+
+        >>> OptimizerConfig(**OptimizerConfig(lr=0.1).to_dict()) == OptimizerConfig(lr=0.1)
+        True
+        """
+        return asdict(self)
+
+    def create(self, model: nn.Module, fused: bool = True) -> Optimizer:
+        """Create the optimizer of a network's trainable parameters.
+
+        Args:
+            model: a :class:`gcpzoo.models.GCPNet`.
+            fused: take the fused form where there is one. False under ``16-mixed``: a fused step unscales gradients
+                itself, after they were to be clipped.
+
+        >>> from gcpzoo.models import create_model
+        >>> optimizer = OptimizerConfig(lr=0.1, classifier_lr_factor=5).create(create_model("resnet18", "gap", 3))
+        >>> sorted(group["lr"] for group in optimizer.param_groups)
+        [0.1, 0.5]
+        """
+        return self._optimizer(parameter_groups(model, self), fused)
+
+    def _optimizer(self, groups: list[dict[str, Any]], fused: bool = True) -> Optimizer:
+        known = {n: c for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
+        known.pop("Optimizer")
+        if self.name not in known:
+            raise unknown_name("optimizer", self.name, known)
+        defaults: dict[str, Any] = {"momentum": 0.9} if self.name == "SGD" else {}
+        if fused and self.name in FUSED and "foreach" not in (self.args or {}):
+            defaults["fused"] = True
+        arguments = {**defaults, **(self.args or {})}
+        accepted = [a for a in inspect.signature(known[self.name]).parameters if a != "params"]
+        for key in arguments:
+            if key not in accepted:
+                raise unknown_name(f"argument of optimizer {self.name}", key, accepted)
+        try:
+            return known[self.name](groups, lr=self.lr, weight_decay=self.weight_decay, **arguments)
+        except (TypeError, ValueError) as error:
+            raise ZooError(f"optimizer {self.name} cannot take its arguments: {error}") from error
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Group a network's trainable parameters by learning rate and weight decay.
+
+    Parameters of the backbone never share a group with others, so that a backbone that is frozen at first
+    (:class:`gcpzoo.training.StagedUnfreezing`) leaves no group half-filled with optimizer state.
+
+    >>> from gcpzoo.models import create_model
+    >>> groups = parameter_groups(create_model("resnet18", "gap", 3), OptimizerConfig(lr=0.1))
+    >>> [(group["lr"], len(group["params"])) for group in groups]
+    [(0.1, 60), (0.1, 2)]
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise ZooError("no parameter is left to train: frozen_stages holds everything")
-    stages = list(dict.fromkeys(_stage(n) for n, _ in named if n.startswith("backbone.")))
+        raise ZooError("no parameter is left to train: frozen must leave something")
+    stages = list(dict.fromkeys(stage_of(n) for n, _ in named if n.startswith("backbone.")))
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        rate = lr
+        lr = config.lr
         if name.startswith(("classifier.", "first_classifier.")):
-            rate = lr * classifier_lr_factor
+            lr *= config.classifier_lr_factor
         elif name.startswith("head."):
-            rate = lr * head_lr_factor
-        elif layer_decay is not None and name.startswith("backbone."):
-            rate = lr * layer_decay ** (len(stages) - stages.index(_stage(name)))
-        decay = weight_decay if decay_norm_and_bias or parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay, name.startswith("backbone.")), []).append(parameter)
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay, _), p in groups.items()]
+            lr *= config.head_lr_factor
+        elif config.layer_decay is not None and name.startswith("backbone."):
+            lr *= config.layer_decay ** (len(stages) - stages.index(stage_of(name)))
+        decay = config.weight_decay if config.decay_norm_and_bias or parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay, name.startswith("backbone.")), []).append(parameter)
+    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
 
 
-def create_optimizer(name: str, groups: Iterable[dict[str, Any]], **kwargs: Any) -> Optimizer:
-    """Any optimizer of ``torch.optim`` by name; SGD, Adam and AdamW in their fused form unless told otherwise.
+def stage_of(name: str) -> str:
+    """Return the stage of a parameter: its path up to the first part that ends in a digit.
 
-    (SGD's needs parameters of a group to join at the same time: the backbone, which may wait, has groups of its own.)
-
-    Raises:
-        ZooError: an unknown optimizer or argument, with the nearest names.
+    >>> stage_of("backbone.layer3.0.conv1.weight"), stage_of("backbone.features.13.conv.0.weight")
+    ('backbone.layer3', 'backbone.features.13')
     """
-    known = {
-        n: c
-        for n, c in vars(torch.optim).items()
-        if inspect.isclass(c) and issubclass(c, Optimizer) and c is not Optimizer
-    }
-    if name not in known:
-        raise unknown_name("optimizer", name, known)
-    arguments = [a for a in inspect.signature(known[name]).parameters if a != "params"]
-    for key in kwargs:
-        if key not in arguments:
-            raise unknown_name(f"argument of optimizer {name}", key, arguments)
-    if name in ("SGD", "Adam", "AdamW") and "foreach" not in kwargs:
-        kwargs = {"fused": True, **kwargs}
-    try:
-        return known[name](list(groups), **kwargs)
-    except (TypeError, ValueError) as error:
-        raise ZooError(f"optimizer {name}: {error}") from error
-
-
-def create_schedule(
-    optimizer: Optimizer,
-    name: str,
-    epochs: int,
-    warmup_epochs: int = 0,
-    milestones: Sequence[int] = (),
-    gamma: float = 0.1,
-    power: float = 2.0,
-    horizon: float | None = None,
-    final_factor: float = 1e-2,
-    steps_per_epoch: int = 1,
-) -> lr_scheduler.LRScheduler:
-    r"""Learning-rate factor of epoch :math:`e = 0, 1, \dots` of ``epochs``, after a linear warm-up.
-
-    ==============  =====================================================================
-    ``constant``    1
-    ``step``        :math:`\gamma^{\#\{m \in \text{milestones} : m \le e\}}`
-    ``cosine``      :math:`\tfrac12(1 + \cos(\pi e/E))`
-    ``polynomial``  :math:`(1 - e/\text{horizon})^{\text{power}}`, zero from the horizon on
-    ``logarithmic`` :math:`\text{final\_factor}^{e/(E-1)}`: equal ratios from 1 to ``final_factor``
-    ==============  =====================================================================
-
-    Args:
-        optimizer: the optimizer whose learning rates are scaled.
-        name: one of the table.
-        epochs: E.
-        warmup_epochs: epochs of linear rise, which shorten the rest; milestones count from the start.
-        milestones, gamma: of ``step``.
-        power, horizon: of ``polynomial``; the horizon is E by default. LRadju of GCP_Optimization is ``power=2,
-            horizon=49`` at 50 epochs, LRfast ``power=11, horizon=52`` at 30.
-        final_factor: of ``logarithmic``.
-        steps_per_epoch: 1 changes the rate every epoch; the number of batches changes it every step.
-    """
-    if name not in SCHEDULES:
-        raise unknown_name("schedule", name, SCHEDULES)
-    if warmup_epochs < 0 or warmup_epochs >= max(epochs, 1):
-        raise ZooError(f"warmup_epochs must be at least 0 and less than the {epochs} epochs, got {warmup_epochs}")
-    n = steps_per_epoch
-    warm, total = warmup_epochs * n, (epochs - warmup_epochs) * n
-    after: lr_scheduler.LRScheduler
-    if name == "step":
-        after = lr_scheduler.MultiStepLR(optimizer, [m * n - warm for m in sorted(milestones)], gamma)
-    elif name == "cosine":
-        after = lr_scheduler.CosineAnnealingLR(optimizer, total)
-    elif name == "polynomial":
-        steps = round((horizon or epochs - warmup_epochs) * n)
-        after = lr_scheduler.PolynomialLR(optimizer, steps, power)
-    elif name == "logarithmic":
-        after = lr_scheduler.ExponentialLR(optimizer, final_factor ** (1 / max(total - 1, 1)))
-    else:
-        after = lr_scheduler.ConstantLR(optimizer, 1.0, 0)
-    if not warm:
-        return after
-    rise = lr_scheduler.LinearLR(optimizer, 1 / (warm + 1), 1.0, warm)
-    return lr_scheduler.SequentialLR(optimizer, [rise, after], [warm])
-
-
-def optimizer_arguments(name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``given``, with momentum 0.9 for SGD unless it says otherwise."""
-    return {**({"momentum": 0.9} if name == "SGD" else {}), **(given or {})}
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part[-1:].isdigit():
+            return ".".join(parts[: i + 1])
+    return "stem"

@@ -1,8 +1,10 @@
-"""ClassificationTask: loss, metrics and optimizer around a GCPNet; knows nothing of any one head."""
+"""ClassificationTask: loss, metrics and optimizer around a network; it knows nothing of any one head."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -12,75 +14,62 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
-from gcpzoo.models.gcpnet import GCPNet, create_model
-from gcpzoo.training.optimizers import create_optimizer, create_schedule, optimizer_arguments, parameter_groups
+from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
+from gcpzoo.models.backbones import find_modules
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.training.checks import check_ranges
+from gcpzoo.training.network import START_OPTIONS, build_network
+from gcpzoo.training.optimizers import OptimizerConfig
+from gcpzoo.training.schedules import ScheduleConfig
+from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
-FORMAT = 1
-"""Version of what :meth:`ClassificationTask.on_save_checkpoint` adds to a checkpoint."""
-
-
-RANGES = (
-    ("label_smoothing", 0, 1),
-    ("mixup_alpha", 0, 1e3),
-    ("cutmix_alpha", 0, 1e3),
-    ("lr", 0, 1e6),
-    ("weight_decay", 0, 1e6),
-    ("classifier_lr_factor", 0, 1e6),
-    ("head_lr_factor", 0, 1e6),
-    ("layer_decay", 0, 1),
-    ("final_factor", 1e-12, 1),
-    ("power", 0, 1e3),
-)
+Batch = tuple[Tensor, Tensor]
 
 
 class ClassificationTask(L.LightningModule):
     """Train and evaluate a network with covariance pooling, or its average-pooling control.
 
+    A subclass overrides one of the small ``configure_*`` methods to change the loss, the mixing of images, the metrics
+    or the optimizer.
+
     Args:
-        num_classes: classes; the command line takes it from the data.
+        num_classes: number of classes; the command line takes it from the data.
         backbone: a classification network of torchvision (``resnet50``), or ``timm:NAME``.
         head: one of ``gcpzoo list --heads``.
         dim: channels after the reduction layer, or a list of them; null: no reduction; auto: 256 where there are more,
             none for gap.
-        head_args: the head's own arguments.
+        head_args: arguments of the head.
         last_stride: 1 keeps the resolution of a ResNet's last stage; null: 1 for second-order heads, else 2.
-        until: cut the backbone after this stage.
-        fusion: also use the class token: sum, concat, all.
+        until: stage after which the backbone is cut.
+        fusion: use the class token (or the mean) too: sum, concat, all.
         hidden: sizes of hidden layers of the classifier.
-        dropout: rate before the classifier.
+        dropout: dropout rate before the classifier.
         blocks: parts inserted into a ResNet, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
         backbone_args: arguments of the backbone's constructor.
         pretrained_backbone: fetch ImageNet weights from torchvision or timm; a string picks one of torchvision's.
         backbone_weights: a file with the backbone's weights, or a model of the zoo whose backbone is taken.
         allow_partial: accept backbone weights that lack tensors.
-        checkpoint: a model of the zoo (name, ``hf-hub:owner/repo``, folder) that is evaluated or trained further;
-            it brings its own architecture. Its classifier is replaced when the classes differ.
-        frozen_stages: parts of the backbone that are not trained, e.g. ``[conv1, bn1, layer1]``; their batch
-            normalization keeps its statistics.
-        optimizer: any optimizer of ``torch.optim``.
-        optimizer_args: its arguments beside learning rate and weight decay; SGD has momentum 0.9 by default.
-        lr: learning rate of the whole batch.
-        weight_decay: weight decay.
-        classifier_lr_factor: the classifier's learning rate in multiples of ``lr``.
-        head_lr_factor: the same for the head's reduction layer, which starts at random when the backbone does not.
-        layer_decay: factor of the learning rate from stage to stage towards the input.
-        decay_norm_and_bias: false: no weight decay on normalization layers and biases.
+        checkpoint: a model of the zoo (name, ``hf-hub:owner/repo``, folder) that is evaluated or trained further; it
+            brings its own network. Its classifier is replaced where the number of classes differs.
+        frozen: modules of the backbone that are not trained, by path or start of a path, e.g. ``[conv1, bn1, layer1]``;
+            their batch normalization keeps its statistics.
+        optimizer: optimizer and learning rates.
         schedule: course of the learning rate over the epochs.
-        warmup_epochs: epochs of linear rise at the beginning.
-        milestones: epochs at which ``step`` multiplies the rate by gamma.
-        gamma: factor of ``step``.
-        power: exponent of ``polynomial``.
-        horizon: epoch at which ``polynomial`` reaches zero; null: the last.
-        final_factor: the last epoch's factor of ``logarithmic``.
-        schedule_interval: change the rate every epoch or every step.
-        label_smoothing: of the cross-entropy.
-        mixup_alpha: MixUp's Beta parameter; 0: off.
-        cutmix_alpha: CutMix's Beta parameter; 0: off. With both, one is drawn for each batch.
+        label_smoothing: share of the target spread over all classes by the cross-entropy.
+        mixup_alpha: parameter of MixUp's Beta distribution; 0: no MixUp.
+        cutmix_alpha: parameter of CutMix's Beta distribution; 0: no CutMix. With both, each batch draws one.
         channels_last: memory format of backbone and images, faster on most devices.
         recompute_head: compute the head again in the backward pass instead of keeping what it needs: less memory.
         compile_model: compile the network by ``torch.compile``.
+
+    Raises:
+        ZooError: if a value is out of range, a name is unknown, or two arguments contradict each other.
+
+    >>> task = ClassificationTask(num_classes=3, backbone="resnet18", until="layer1", dim=8)
+    >>> task(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 3])
     """
 
     def __init__(
@@ -101,23 +90,9 @@ class ClassificationTask(L.LightningModule):
         backbone_weights: str | None = None,
         allow_partial: bool = False,
         checkpoint: str | None = None,
-        frozen_stages: list[str] | None = None,
-        optimizer: str = "SGD",
-        optimizer_args: dict[str, Any] | None = None,
-        lr: float = 0.01,
-        weight_decay: float = 1e-4,
-        classifier_lr_factor: float = 1.0,
-        head_lr_factor: float = 1.0,
-        layer_decay: float | None = None,
-        decay_norm_and_bias: bool = True,
-        schedule: Literal["constant", "step", "cosine", "polynomial", "logarithmic"] = "cosine",
-        warmup_epochs: int = 0,
-        milestones: list[int] | None = None,
-        gamma: float = 0.1,
-        power: float = 2.0,
-        horizon: float | None = None,
-        final_factor: float = 1e-2,
-        schedule_interval: Literal["epoch", "step"] = "epoch",
+        frozen: list[str] | None = None,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 (frozen)
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
@@ -126,101 +101,81 @@ class ClassificationTask(L.LightningModule):
         compile_model: bool = False,
     ) -> None:
         super().__init__()
-        hparams = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, least, most in RANGES:
-            value = hparams[name]
-            if value is not None and not least <= value <= most:
-                raise ZooError(f"{name} must lie between {least:g} and {most:g}, got {value}")
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if 0 < hparams[name] < 1e-3:
-                raise ZooError(f"{name} must be 0, or at least 0.001, got {hparams[name]}")
-        self.trained_classes: int | None = None
-        self.model = self._build(hparams)
-        self.start = checkpoint or backbone_weights or (f"pretrained {backbone}" if pretrained_backbone else None)
-        # What rebuilds this network without the files it started from.
-        config = {k: v for k, v in self.model.config.items() if k in hparams}
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.optimizer_config = _group(OptimizerConfig, "optimizer", optimizer)
+        self.schedule_config = _group(ScheduleConfig, "schedule", schedule)
+        self.label_smoothing, self.mixup_alpha, self.cutmix_alpha = label_smoothing, mixup_alpha, cutmix_alpha
+        check_ranges(self, label_smoothing=(0, 1), mixup_alpha=(0, 1e3), cutmix_alpha=(0, 1e3))
+        self.channels_last = channels_last
+        network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS} | {"hidden": hidden or []}
+        point = build_network(network, default_network(), **{key: arguments[key] for key in START_OPTIONS})
+        self.model, self.start, self.trained_classes = point.model, point.source, point.trained_classes
+        self.frozen = find_modules(self.model.backbone, frozen or [])
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self._save(arguments)
+        self._prepare(recompute_head, compile_model)
+        self.mix = self.configure_mix()
+        self.loss = self.configure_loss()
+        self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
+        self.val_metrics = self.configure_metrics("val/")
+        self.test_metrics = self.configure_metrics("test/")
+        self.test_metrics.add_metrics({"confusion": MulticlassConfusionMatrix(self.model.num_classes)})
+
+    def _save(self, arguments: Mapping[str, Any]) -> None:
+        """Keep what rebuilds this network without the files that it started from, as plain values."""
+        config = {k: v for k, v in self.model.config.items() if k in arguments}
         start = {"checkpoint": None, "backbone_weights": None, "pretrained_backbone": False, "allow_partial": False}
-        self.save_hyperparameters({**hparams, **config, **start})
-        self._freeze(frozen_stages or [])
-        self._optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])  # a wrong name is an error now
-        if channels_last:
+        groups = {"optimizer": self.optimizer_config.to_dict(), "schedule": self.schedule_config.to_dict()}
+        self.save_hyperparameters({**arguments, **config, **start, **groups})
+
+    def _prepare(self, recompute_head: bool, compile_model: bool) -> None:
+        if self.channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
-        if recompute_head and isinstance(self.model.head, SecondOrderHead):  # the others keep nothing to be spared
+        if recompute_head and isinstance(self.model.head, SecondOrderHead):  # other heads keep next to nothing
             self.model.head.recompute = True
         if compile_model:
             self.model.compile()
-        mixes = [
-            mix(alpha=a, num_classes=num_classes)
-            for mix, a in ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha))
-            if a
-        ]
-        self.mix: nn.Module | None = v2.RandomChoice(mixes) if mixes else None
-        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        self.train_top1 = MulticlassAccuracy(num_classes, average="micro")
-        self.val_metrics = self._metrics("val/", confusion=False)
-        self.test_metrics = self._metrics("test/", confusion=True)
 
-    def _build(self, hparams: dict[str, Any]) -> GCPNet:
-        """The network: a whole checkpoint of the zoo, or a backbone (perhaps with weights) and a new head."""
-        if hparams["checkpoint"]:
-            from gcpzoo.hub import load
+    # --- places to override
 
-            model = load(hparams["checkpoint"])
-            names = model.class_names
-            for key in GCPNet.CONFIG_KEYS:
-                default = inspect.signature(ClassificationTask).parameters[key].default
-                if key != "num_classes" and hparams[key] not in (default, model.config[key]):
-                    raise ZooError(
-                        f"{hparams['checkpoint']} brings its own architecture, {key}={model.config[key]!r}: leave out "
-                        f"{hparams[key]!r}, or take only its backbone by backbone_weights"
-                    )
-            self.trained_classes = model.num_classes
-            if model.num_classes != hparams["num_classes"]:
-                model.reset_classifier(hparams["num_classes"])
-                names = None
-            model.class_names, model.record = names, None  # its figures are not those of what is trained from it
-            return model.train()
-        weights: Any = hparams["backbone_weights"]
-        if weights is not None and not str(weights).endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")):
-            from gcpzoo.hub import load
+    def configure_loss(self) -> nn.Module:
+        """Return the training loss of logits and targets (labels, or shares of classes after mixing)."""
+        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
-            backbone = load(weights).backbone
-            weights = getattr(backbone, "net", backbone).state_dict()
-        config = {k: hparams[k] for k in GCPNet.CONFIG_KEYS}
-        config["hidden"] = config["hidden"] or ()
-        return create_model(
-            **config,
-            pretrained_backbone=hparams["pretrained_backbone"],
-            backbone_weights=weights,
-            allow_partial=hparams["allow_partial"],
-        )
+    def configure_mix(self) -> nn.Module | None:
+        """Return a module that mixes the images and labels of a training batch; ``None``: no mixing."""
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if 0 < getattr(self, name) < 1e-3:
+                raise ZooError(f"{name} must be 0 or at least 0.001, got {getattr(self, name)}")
+        kinds = ((v2.MixUp, self.mixup_alpha), (v2.CutMix, self.cutmix_alpha))
+        mixes = [mix(alpha=alpha, num_classes=self.model.num_classes) for mix, alpha in kinds if alpha]
+        return v2.RandomChoice(mixes) if mixes else None
 
-    def _freeze(self, stages: list[str]) -> None:
-        children = dict(self.model.backbone.named_children())
-        for name in stages:
-            if name not in children:
-                raise unknown_name(f"stage of {self.model.config['backbone']}", name, children)
-        self.frozen = [children[name] for name in stages]
-        for module in self.frozen:
-            module.requires_grad_(False)
-
-    def _metrics(self, prefix: str, confusion: bool) -> MetricCollection:
+    def configure_metrics(self, prefix: str) -> MetricCollection:
+        """Return the metrics of an evaluation: top-1 and top-5 accuracy, and the mean of the classes' accuracies."""
         n = self.model.num_classes
         metrics: dict[str, Any] = {
             "top1": MulticlassAccuracy(n, average="micro"),
             "top5": MulticlassAccuracy(n, top_k=min(5, n), average="micro"),
             "per_class": MulticlassAccuracy(n, average="macro"),
         }
-        if confusion:
-            metrics["confusion"] = MulticlassConfusionMatrix(n)
         return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
+    def configure_optimizers(self) -> Any:
+        """Return optimizer and schedule in Lightning's form."""
+        optimizer = self.optimizer_config.create(self.model, fused=self.trainer.precision != "16-mixed")
+        epochs, interval = self.trainer.max_epochs or 1, self.schedule_config.interval
+        steps = max(1, round(self.trainer.estimated_stepping_batches / epochs)) if interval == "step" else 1
+        scheduler = self.schedule_config.create(optimizer, epochs, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    # --- Lightning's hooks
+
     def setup(self, stage: str) -> None:
-        """Take class names and preprocessing from the data, and refuse data of other classes."""
+        """Take the classes and the preprocessing from the data, and refuse data of other classes."""
         data = getattr(self.trainer, "datamodule", None)
-        if data is None or stage == "predict":
-            return
-        if not hasattr(data, "class_names"):
+        if stage == "predict" or not hasattr(data, "class_names"):
             return
         if data.num_classes != self.model.num_classes:
             raise ZooError(f"the data has {data.num_classes} classes, the model {self.model.num_classes}")
@@ -232,6 +187,7 @@ class ClassificationTask(L.LightningModule):
                 f"{names[other]!r} in the data; rename the folders, or train a new classifier"
             )
         self.model.class_names = names
+        self.model.class_descriptions = list(getattr(data, "class_descriptions", names))
         self.model.preprocessing = getattr(data, "preprocessing", None)
 
     def on_train_epoch_start(self) -> None:
@@ -239,24 +195,24 @@ class ClassificationTask(L.LightningModule):
             module.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of images ``(B, 3, H, W)``; those of views ``(B, V, 3, H, W)`` are averaged."""
+        """Compute logits ``(B, num_classes)`` of images ``(B, 3, H, W)``; averaged over views ``(B, V, 3, H, W)``."""
         views = x.shape[1] if x.ndim == 5 else 0
         if views:
             x = x.flatten(0, 1)
-        x = x.to(self.dtype)  # float32 but for the trainer's precisions bf16-true, 16-true and 64-true
-        if self.hparams["channels_last"]:
+        x = x.to(self.dtype)  # float32, or what the trainer's precisions bf16-true, 16-true and 64-true make of it
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         logits = self.model(x)
         return logits.unflatten(0, (-1, views)).mean(1) if views else logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, y = batch
         target = y
         if self.mix is not None:
             x, target = self.mix(x, y)
         logits = self(x)
         loss = self.loss(logits, target)
-        # On a GPU the look at the loss waits for it, so it is taken now and then only.
+        # Reading the loss makes the CPU wait for a GPU, so it is read every 50 batches there.
         if (batch_idx % 50 == 0 or not loss.is_cuda) and not torch.isfinite(loss):
             raise ZooError(f"the loss is {loss.item()} in epoch {self.current_epoch}: lower the learning rate")
         self.train_top1(logits, y)
@@ -264,17 +220,17 @@ class ClassificationTask(L.LightningModule):
         self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=len(y))
         return loss
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection, name: str) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection, name: str) -> None:
         x, y = batch
         logits = self(x)
         metrics.update(logits, y)
         loss = nn.functional.cross_entropy(logits, y)
         self.log(f"{name}/loss", loss, on_epoch=True, batch_size=len(y), add_dataloader_idx=False, sync_dist=True)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.test_metrics, "test")
 
     def on_validation_epoch_end(self) -> None:
@@ -289,52 +245,34 @@ class ClassificationTask(L.LightningModule):
         self.test_metrics.reset()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Class probabilities ``(B, num_classes)``."""
+        """Compute class probabilities ``(B, num_classes)``."""
         x = batch[0] if isinstance(batch, list | tuple) else batch
         return self(x).softmax(1)
 
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        h = self.hparams
-        arguments = optimizer_arguments(h["optimizer"], h["optimizer_args"])
-        if self._trainer is not None and self.trainer.precision == "16-mixed":
-            arguments = {"foreach": None, **arguments}  # a fused step unscales by itself, before gradients are clipped
-        return create_optimizer(h["optimizer"], groups, lr=h["lr"], weight_decay=h["weight_decay"], **arguments)
-
-    def configure_optimizers(self) -> Any:
-        h = self.hparams
-        groups = parameter_groups(
-            self.model,
-            h["lr"],
-            h["weight_decay"],
-            h["classifier_lr_factor"],
-            h["head_lr_factor"],
-            h["layer_decay"],
-            h["decay_norm_and_bias"],
-        )
-        optimizer = self._optimizer(groups)
-        epochs = self.trainer.max_epochs or 1
-        by_step = h["schedule_interval"] == "step"
-        steps = max(1, round(self.trainer.estimated_stepping_batches / epochs)) if by_step else 1
-        schedule = create_schedule(
-            optimizer,
-            h["schedule"],
-            epochs,
-            h["warmup_epochs"],
-            h["milestones"] or [],
-            h["gamma"],
-            h["power"],
-            h["horizon"],
-            h["final_factor"],
-            steps,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": h["schedule_interval"]}}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        preprocessing = self.model.preprocessing
-        checkpoint["gcpzoo"] = {
-            "format": FORMAT,
-            "config": self.model.config,
-            "class_names": self.model.class_names,
-            "preprocessing": preprocessing.to_dict() if preprocessing else None,
-            "start": self.start,
-        }
+        checkpoint[KEY] = describe_run(self.model, self.start)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]
+        """Load a run's ``.ckpt`` file of either format; see Lightning for the keyword arguments."""
+        stored = upgrade_hyper_parameters(read_run_checkpoint(checkpoint_path).hyper_parameters)
+        stored = {k: v for k, v in stored.items() if k not in START_OPTIONS}  # the weights are in the file
+        return super().load_from_checkpoint(checkpoint_path, **{"weights_only": True, **stored, **kwargs})
+
+
+def default_network() -> dict[str, Any]:
+    """Return the defaults of the arguments that describe the network.
+
+    >>> default_network()["head"]
+    'isqrt'
+    """
+    parameters = inspect.signature(ClassificationTask).parameters
+    return {key: parameters[key].default for key in GCPNet.CONFIG_KEYS if key != "num_classes"}
+
+
+def _group(kind: type[Any], name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):  # from a checkpoint, which keeps plain values
+        return kind(**value)
+    if not isinstance(value, kind):
+        raise ZooError(f"{name} must be a {kind.__name__} or a mapping of its values, got {value!r}")
+    return value

@@ -138,7 +138,7 @@ def test_a_model_of_the_zoo_is_trained_further_with_other_classes(
 def test_a_backbone_is_taken_from_a_model_of_the_zoo(cli: Cli, small_fit: list[str], tmp_path: Path) -> None:
     model = gcpzoo.create_model("resnet18", "gap", 7)
     gcpzoo.hub.save_local(model, tmp_path / "start")
-    arguments = [*small_fit, "--model.backbone_weights", tmp_path / "start", "--model.frozen_stages", "[conv1,bn1]"]
+    arguments = [*small_fit, "--model.backbone_weights", tmp_path / "start", "--model.frozen", "[conv1,bn1]"]
     code, _, err = cli(*arguments, "--output", "o")
     assert code == 0, err
     trained = gcpzoo.load(tmp_path / "o" / "checkpoints" / "last.ckpt")
@@ -149,7 +149,7 @@ def test_list_shows_models_heads_and_backbones(cli: Cli) -> None:
     code, out, _ = cli("list")
     assert code == 0
     assert all(name in out for name in gcpzoo.list_models())
-    assert cli("list", "--heads")[1].split() == gcpzoo.list_heads()
+    assert [row["name"] for row in json.loads(cli("list", "--heads", "--json")[1])] == gcpzoo.list_heads()
     assert "resnet50" in cli("list", "--backbones")[1].split()
     assert {r["name"] for r in json.loads(cli("list", "resnet18_*", "--json")[1])} == set(
         gcpzoo.list_models("resnet18_*")
@@ -180,18 +180,18 @@ def test_output_folders_are_numbered_and_never_overwritten(cli: Cli, small_fit: 
         (["--model.head", "isqr"], "unknown head 'isqr': did you mean isqrt"),
         (["--model.backbone", "resnet19"], "unknown backbone 'resnet19': did you mean resnet1"),
         (["--model.head_args.iteration", "3"], "did you mean iterations"),
-        (["--model.optimizer", "sdg"], "unknown optimizer 'sdg'"),
-        (["--model.schedule", "cosin"], "cosine"),
-        (["--model.lr", "fast"], "model.lr"),
-        (["--model.backbone_weights", "absent.pth"], "no weights file 'absent.pth'"),
+        (["--model.optimizer.name", "sdg"], "unknown optimizer 'sdg'"),
+        (["--model.schedule.name", "cosin"], "cosine"),
+        (["--model.optimizer.lr", "fast"], "optimizer"),
+        (["--model.backbone_weights", "absent.pth"], "no file 'absent.pth'"),
         (["--model.backbone_weights", "resnet18_isqrt.digitz"], "unknown model"),
         (["--trainer.max_epohcs", "3"], "did you mean trainer.max_epochs"),
         (["--config", "absent.yaml"], "unknown config file 'absent.yaml'"),
         (["--ckpt_path", "absent.ckpt"], "no checkpoint 'absent.ckpt'"),
         (["--ckpt_path", "last"], "no checkpoint 'last'; give the file"),
         (["--model.dim", "99999999999999"], "out of memory (for 25599999999999744 bytes more)"),
-        (["--model.cutmix_alpha", "1e-300"], "cutmix_alpha must be 0, or at least 0.001"),
-        (["--model.lrr", "1"], "unknown option 'model.lrr': did you mean model.lr or"),
+        (["--model.cutmix_alpha", "1e-300"], "cutmix_alpha must be 0 or at least 0.001"),
+        (["--model.optimizer.lrr", "1"], "did you mean model.optimizer.lr"),
         (["--seed_everything", "-5"], "-5 is not in bounds"),
         (["--data.root", "absent"], "there is no folder absent"),
         (["--data.rot", "x"], "unknown option 'data.rot': did you mean data.root"),
@@ -315,6 +315,6 @@ def test_the_precision_of_the_whole_network_can_be_chosen(cli: Cli, small_fit: l
 
 
 def test_heads_and_backbones_are_listed_by_pattern(cli: Cli) -> None:
-    assert cli("list", "--heads", "mp*")[1].split() == ["mpa_lya", "mpn_cov"]
+    assert [row["name"] for row in json.loads(cli("list", "--heads", "--json", "mp*")[1])] == ["mpa_lya", "mpn_cov"]
     assert cli("list", "--backbones", "resnet18*")[1].split() == ["resnet18"]
     assert "timm:resnet18d" in cli("list", "--timm", "*resnet18*")[1].split()

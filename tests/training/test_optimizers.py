@@ -9,7 +9,8 @@ import torch
 
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import create_model
-from gcpzoo.training.optimizers import create_optimizer, create_schedule, parameter_groups
+from gcpzoo.training.optimizers import OptimizerConfig, parameter_groups
+from gcpzoo.training.schedules import ScheduleConfig
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +18,11 @@ def model() -> torch.nn.Module:
     return create_model("resnet18", "isqrt", 3, dim=8, until="layer2")
 
 
-def rates(name: str, epochs: int, **kwargs: object) -> list[float]:
+def rates(name: str, epochs: int, steps_per_epoch: int = 1, **kwargs: object) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = create_schedule(optimizer, name, epochs, **kwargs)  # type: ignore[arg-type]
+    schedule = ScheduleConfig(name, **kwargs).create(optimizer, epochs, steps_per_epoch)  # type: ignore[arg-type]
     values = []
-    for _ in range(epochs * int(kwargs.get("steps_per_epoch", 1))):  # type: ignore[call-overload]
+    for _ in range(epochs * steps_per_epoch):
         values.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
@@ -29,7 +30,7 @@ def rates(name: str, epochs: int, **kwargs: object) -> list[float]:
 
 
 def test_the_classifier_learns_faster_by_its_factor(model: torch.nn.Module) -> None:
-    groups = parameter_groups(model, 0.1, 1e-4, classifier_lr_factor=5)
+    groups = parameter_groups(model, OptimizerConfig(lr=0.1, weight_decay=1e-4, classifier_lr_factor=5))
     assert {g["lr"] for g in groups} == {0.1, 0.5}
     fast = next(g for g in groups if g["lr"] == 0.5)["params"]
     assert {id(p) for p in fast} == {id(p) for p in model.classifier.parameters()}
@@ -37,7 +38,7 @@ def test_the_classifier_learns_faster_by_its_factor(model: torch.nn.Module) -> N
 
 
 def test_layer_decay_slows_the_stages_towards_the_input(model: torch.nn.Module) -> None:
-    groups = parameter_groups(model, 1.0, 0.0, layer_decay=0.5)
+    groups = parameter_groups(model, OptimizerConfig(lr=1.0, weight_decay=0.0, layer_decay=0.5))
     rate = {id(p): g["lr"] for g in groups for p in g["params"]}
     of = {n: rate[id(p)] for n, p in model.named_parameters()}
     assert of["backbone.layer2.0.conv1.weight"] == 0.5
@@ -47,7 +48,7 @@ def test_layer_decay_slows_the_stages_towards_the_input(model: torch.nn.Module) 
 
 
 def test_norms_and_biases_can_be_free_of_weight_decay(model: torch.nn.Module) -> None:
-    groups = parameter_groups(model, 0.1, 1e-4, decay_norm_and_bias=False)
+    groups = parameter_groups(model, OptimizerConfig(lr=0.1, weight_decay=1e-4, decay_norm_and_bias=False))
     decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
     assert all(decay[id(p)] == (1e-4 if p.ndim > 1 else 0) for p in model.parameters())
 
@@ -83,7 +84,7 @@ def test_a_schedule_by_steps_covers_the_same_course() -> None:
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "Adagrad", "NAdam"])
 def test_any_optimizer_of_torch_is_had_by_name(name: str, model: torch.nn.Module) -> None:
-    optimizer = create_optimizer(name, parameter_groups(model, 0.1, 0.0), lr=0.1)
+    optimizer = OptimizerConfig(name, lr=0.1, weight_decay=0.0).create(model)
     assert type(optimizer).__name__ == name
 
 
@@ -96,9 +97,9 @@ def test_any_optimizer_of_torch_is_had_by_name(name: str, model: torch.nn.Module
         ("Optimizer", {}, "unknown optimizer"),
     ],
 )
-def test_a_wrong_optimizer_is_named(name: str, arguments: dict, message: str, model: torch.nn.Module) -> None:
+def test_a_wrong_optimizer_is_named(name: str, arguments: dict, message: str) -> None:
     with pytest.raises(ZooError, match=message):
-        create_optimizer(name, parameter_groups(model, 0.1, 0.0), lr=0.1, **arguments)
+        OptimizerConfig(name, lr=0.1, weight_decay=0.0, args=arguments)
 
 
 def test_a_wrong_schedule_is_named() -> None:

@@ -13,10 +13,16 @@ from torch.utils.data import DataLoader, TensorDataset
 import gcpzoo
 from gcpzoo.data import ImageFolder
 from gcpzoo.errors import ZooError
-from gcpzoo.training.callbacks import CovarianceSpectrum, HybridRoot, StagedUnfreezing
-from gcpzoo.training.task import ClassificationTask
+from gcpzoo.training import (
+    ClassificationTask,
+    CovarianceSpectrum,
+    HybridRoot,
+    OptimizerConfig,
+    ScheduleConfig,
+    StagedUnfreezing,
+)
 
-SMALL = {"num_classes": 3, "backbone": "resnet18", "until": "layer1", "dim": 8, "lr": 0.05}
+SMALL = {"num_classes": 3, "backbone": "resnet18", "until": "layer1", "dim": 8, "optimizer": OptimizerConfig(lr=0.05)}
 
 
 def trainer(tmp_path: Path, **kwargs: object) -> L.Trainer:
@@ -37,7 +43,10 @@ def data(folder: Path) -> ImageFolder:
 
 def test_two_epochs_separate_three_simple_classes(data: ImageFolder, tmp_path: Path) -> None:
     L.seed_everything(0)
-    task, run = ClassificationTask(**SMALL, classifier_lr_factor=5), trainer(tmp_path, max_epochs=8)
+    task, run = (
+        ClassificationTask(**{**SMALL, "optimizer": OptimizerConfig(lr=0.05, classifier_lr_factor=5)}),
+        trainer(tmp_path, max_epochs=8),
+    )
     run.fit(task, data)
     values = run.test(task, data, verbose=False)[0]
     assert values["test/top1"] > 0.8  # chance is 0.33
@@ -75,7 +84,7 @@ def test_views_are_averaged(data: ImageFolder) -> None:
 
 
 def test_frozen_stages_neither_learn_nor_move_their_statistics(data: ImageFolder, tmp_path: Path) -> None:
-    task = ClassificationTask(**SMALL, frozen_stages=["conv1", "bn1"])
+    task = ClassificationTask(**SMALL, frozen=["conv1", "bn1"])
     before = {k: v.clone() for k, v in task.model.backbone.state_dict().items()}
     trainer(tmp_path).fit(task, data)
     after = task.model.backbone.state_dict()
@@ -126,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
 
 def test_hybrid_root_switches_at_the_last_milestone_and_is_recorded(data: ImageFolder, tmp_path: Path) -> None:
     def fit(epochs: int, ckpt_path: Path | None = None) -> ClassificationTask:
-        task = ClassificationTask(**SMALL, schedule="step", milestones=[1, 2])
+        task = ClassificationTask(**SMALL, schedule=ScheduleConfig("step", milestones=[1, 2]))
         run = trainer(tmp_path, max_epochs=epochs, callbacks=[HybridRoot("svd_pade")])
         run.fit(task, data, ckpt_path=ckpt_path, weights_only=True)
         run.save_checkpoint(tmp_path / "hybrid.ckpt")
@@ -163,7 +172,7 @@ def test_hybrid_root_that_cannot_work_is_refused_at_the_start(
 
 
 def test_staged_unfreezing_trains_the_backbone_from_its_epoch_on(data: ImageFolder, tmp_path: Path) -> None:
-    task, weights = ClassificationTask(**SMALL, schedule="constant"), []
+    task, weights = ClassificationTask(**SMALL, schedule=ScheduleConfig("constant")), []
 
     class Watch(L.Callback):
         def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -183,6 +192,6 @@ def test_the_covariance_spectrum_is_logged(data: ImageFolder, tmp_path: Path) ->
     assert run.callback_metrics["spectrum/condition"] >= 1
 
 
-def test_unknown_frozen_stages_are_named() -> None:
+def test_unknown_frozen_modules_are_named() -> None:
     with pytest.raises(ZooError, match="did you mean conv1"):
-        ClassificationTask(**SMALL, frozen_stages=["conv"])
+        ClassificationTask(**SMALL, frozen=["conv"])

@@ -1,0 +1,94 @@
+"""Where a run's files go, and what it prints and writes at its end."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcpzoo.errors import ZooError
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.training import RunReport
+
+OUTPUT = "GCPZOO_OUTPUT"
+"""Environment variable by which the processes of one run share its folder."""
+
+
+def output_folder(config: Any, subcommand: str) -> Path:
+    """Choose the run's folder: ``--output``, else that of the checkpoint, else a new ``runs/BACKBONE_HEAD[-2…]``.
+
+    Raises:
+        ZooError: if a new training would write into the folder of another run.
+    """
+    if "LOCAL_RANK" in os.environ and OUTPUT in os.environ:  # a process that the trainer started beside the first one
+        return Path(os.environ[OUTPUT])
+    if config.get("output"):
+        folder = Path(config.output)
+        if subcommand == "fit" and (folder / "metrics.json").exists() and not config.get("ckpt_path"):
+            raise ZooError(
+                f"{str(folder)!r} holds a run already: give another --output, or --ckpt_path to go on with it"
+            )
+        return folder
+    path = Path(config.get("ckpt_path") or config.model.checkpoint or "")
+    run = path.parent.parent if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else None
+    if run and subcommand == "fit" and config.get("ckpt_path"):
+        return run
+    model = config.model
+    name = run.name if run else str(model.checkpoint or f"{model.backbone}_{model.head}").split("/")[-1]
+    name = name.replace(":", "-") + ("" if subcommand == "fit" else f"-{subcommand}")
+    folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
+    return next(f for f in folders if not f.exists())
+
+
+def set_former_log_aside(folder: Path) -> None:
+    """Rename the ``metrics.csv`` of an interrupted run, which CSVLogger would delete."""
+    former = folder / "metrics.csv"
+    if former.exists() and "LOCAL_RANK" not in os.environ:
+        names = (folder / f"metrics-{i}.csv" for i in range(1, 10_000))
+        former.rename(next(n for n in names if not n.exists()))
+
+
+def print_summary(trainer: Any, folder: Path) -> None:
+    """Print the figures of a run and where its results are, from the main process."""
+    if not trainer.is_global_zero:
+        return
+    report = next(c for c in trainer.callbacks if isinstance(c, RunReport)).report
+    for stage in ("validate", "test"):
+        if stage in report:
+            print(summary_line(stage, report))
+    print(f"results in {folder}")
+
+
+def summary_line(stage: str, report: dict[str, Any]) -> str:
+    """Return the figures of one evaluation in a line.
+
+    >>> summary_line("test", {"test": {"top1": 0.5, "top5": 1.0, "per_class": 0.25, "loss": 1.5}})
+    'test: top-1 50.00 %, top-5 100.00 %, mean over classes 25.00 %, loss 1.5000'
+    """
+    r = report[stage]
+    epochs = f" after epoch {report['fit']['epochs']}" if "fit" in report else ""
+    top1, top5, mean = (100 * r[k] for k in ("top1", "top5", "per_class"))
+    loss = "not finite" if r["loss"] is None else f"{r['loss']:.4f}"
+    return f"{stage}{epochs}: top-1 {top1:.2f} %, top-5 {top5:.2f} %, mean over classes {mean:.2f} %, loss {loss}"
+
+
+def write_predictions(outputs: Sequence[Any], model: GCPNet, data: Any, folder: Path) -> None:
+    """Write ``predictions.csv``: path, class (its id), description, probability, and the true class where known."""
+    ids = model.class_names or data.class_names
+    descriptions = model.class_descriptions or getattr(data, "class_descriptions", ids)
+    samples: list[Any] = getattr(data, "samples", lambda _: [])("test")
+    path = folder / "predictions.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    probabilities = torch.cat([p for p in outputs if isinstance(p, torch.Tensor)])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "class", "description", "probability", "true_class"])
+        for i, (p, k) in enumerate(zip(*[t.tolist() for t in probabilities.max(1)])):
+            image, label = samples[i] if samples else (i, None)
+            known = ids[label] if label is not None else ""
+            writer.writerow([image if isinstance(image, str) else i, ids[k], descriptions[k], f"{p:.4f}", known])
+    print(f"{len(probabilities)} predictions in {path}")

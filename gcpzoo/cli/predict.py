@@ -1,0 +1,45 @@
+"""``gcpzoo predict --model NAME IMAGE…``; with ``--data`` LightningCLI answers (:mod:`gcpzoo.cli.zoo_cli`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from gcpzoo.errors import ZooError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's options."""
+    p = subparsers.add_parser(
+        "predict",
+        help="classify images, or the test images of a data module (--data)",
+        epilog="With --data NAME (and its options, as for fit) the test images of a data module are classified into "
+        "predictions.csv.",
+    )
+    p.add_argument("images", nargs="+", help="image files or folders")
+    p.add_argument("--model", required=True, help="a model of the zoo, hf-hub:owner/repo, a folder, or a run's .ckpt")
+    p.add_argument("--top", type=int, default=5, help="classes to show for each image (5)")
+    p.add_argument("--json", action="store_true", help="as JSON")
+    p.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the likeliest classes of each image."""
+    from gcpzoo.serve import Predictor, find_images
+
+    paths = find_images(args.images)
+    answers = list(Predictor(args.model, args.top)(paths))
+    good = [answer for answer in answers if answer.error is None]
+    if args.json:
+        print(json.dumps([answer.to_dict() for answer in good], indent=2, ensure_ascii=False))
+    else:
+        for answer in good:
+            print(answer.path)
+            for c in answer.classes:
+                print(f"  {100 * c.probability:6.2f} %  {c.description}")
+    bad = [answer.error for answer in answers if answer.error is not None]
+    if bad:
+        raise ZooError(
+            f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(e.removeprefix('cannot read image ') for e in bad[:10])}"
+        )

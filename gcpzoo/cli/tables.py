@@ -1,0 +1,29 @@
+"""Tables in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def new_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Any:
+    """Make a plain table of rich; the first column never wraps.
+
+    >>> new_table("head", "top-1 %", right=["top-1 %"]).columns[1].justify
+    'right'
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=i == 0 or column in right)
+    return table
+
+
+def show(content: Any) -> None:
+    """Print a table or plain values: in the terminal's width, or in whole lines into a pipe."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(content)

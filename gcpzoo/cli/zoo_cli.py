@@ -1,0 +1,201 @@
+"""fit, validate, test and predict: LightningCLI over ClassificationTask and the data modules."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
+from gcpzoo.data import ImageDataModule
+from gcpzoo.errors import ZooError
+from gcpzoo.hub.load import load
+from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.training import ClassificationTask, RunReport
+from gcpzoo.training.network import START_OPTIONS
+from gcpzoo.training.upgrade import upgrade_hyper_parameters
+
+NETWORK_OPTIONS = (*(key for key in GCPNet.CONFIG_KEYS if key != "num_classes"), *START_OPTIONS)
+
+
+class ZooCLI(LightningCLI):
+    """``gcpzoo fit|validate|test|predict``: one folder a run, the final epoch evaluated, everything recorded.
+
+    >>> ZooCLI.subcommands()["test"] >= {"model", "datamodule"}
+    True
+    """
+
+    run_checkpoint: RunCheckpoint | None = None
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**{**kwargs, "exit_on_error": True})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", type=str | None, default=None, help="folder of the run; default: runs/NAME")
+        parser.add_argument(
+            "--evaluate", type=bool, default=True, help="after fit, evaluate the final epoch on the test split"
+        )
+        parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then keep LightningCLI from reading ``--ckpt_path`` by itself: it knows one format only."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        self.ckpt_path: str | None = config.get("ckpt_path")
+        config["ckpt_path"] = None
+        typed = typed_options(sys.argv[1:])
+        if "model.checkpoint" in typed:  # it replaces the network of a config file
+            _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in typed])
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        config["ckpt_path"] = self.ckpt_path
+        if self.subcommand != "fit" and not self.ckpt_path and not config.model.checkpoint:
+            raise ZooError("which model? give --model NAME (see 'gcpzoo list'), or --ckpt_path FILE of a run")
+        if self.ckpt_path:
+            self._restore_network(self.ckpt_path, config.model)
+        if self.subcommand != "fit":
+            names = (
+                self.run_checkpoint.class_names if self.run_checkpoint else load(config.model.checkpoint).class_names
+            )
+            self._name_classes(names)
+        if "verbose" in config:
+            config.verbose = False  # the summary says it in one line
+        self.output = output_folder(config, str(self.subcommand))
+        os.environ[OUTPUT] = str(self.output)
+
+    def _restore_network(self, path: str, model: Namespace) -> None:
+        """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters."""
+        if not Path(path).is_file():
+            raise ZooError(f"no checkpoint {path!r}; give the file, runs/NAME/checkpoints/last.ckpt")
+        self.run_checkpoint = read_run_checkpoint(path)
+        stored = upgrade_hyper_parameters(self.run_checkpoint.hyper_parameters)
+        stored.pop("num_classes")
+        parameters = inspect.signature(ClassificationTask).parameters
+        for key, value in stored.items():
+            default = _plain(parameters[key].default)
+            given = _plain(model.get(key))
+            if key not in START_OPTIONS and given not in (value, default, "auto"):
+                old, new = _first_difference(value, given) if isinstance(value, Mapping) else (value, given)
+                raise ZooError(f"{path} was trained with {key}={old!r}, which --ckpt_path keeps: leave out {new!r}")
+            model[key] = Namespace(value) if isinstance(value, Mapping) and key in ("optimizer", "schedule") else value
+        _reset(model, START_OPTIONS)
+
+    def _name_classes(self, names: list[str] | None) -> None:
+        """Evaluate on folders by the model's own classes: some may be missing, none may be new."""
+        data = self.config[self.subcommand].data
+        if names and data.class_path.endswith(".ImageFolder") and data.init_args.get("classes") is None:
+            data.init_args["classes"] = names
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[self.subcommand].trainer
+        if config.get("logger") in (None, True):
+            set_former_log_aside(self.output)
+            kwargs["logger"] = [logger(self.output, name="", version="") for logger in (CSVLogger, TensorBoardLogger)]
+        given = config.get("callbacks") or []
+        callbacks = list(given) if isinstance(given, list) else [given]
+        if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
+            callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
+        if config.get("enable_progress_bar") is not False:
+            callbacks.append(RichProgressBar(leave=True))
+        kwargs["callbacks"] = [*callbacks, RunReport()]
+        return super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
+        classes, trained = self.datamodule.num_classes, self.model.trained_classes
+        if self.run_checkpoint:
+            self.model.start = self.run_checkpoint.start
+            trained = self.run_checkpoint.hyper_parameters["num_classes"]
+        if self.subcommand != "fit" and trained is not None and trained != classes:
+            raise ZooError(f"the data has {classes} classes, the model {trained}: it can only be evaluated on its own")
+        self._choose_preprocessing()
+
+    def _choose_preprocessing(self) -> None:
+        """Evaluate as the model's metrics were measured; train with its mean and standard deviation."""
+        own = self.run_checkpoint.preprocessing if self.run_checkpoint else self.model.model.preprocessing
+        if own is None or not isinstance(self.datamodule, ImageDataModule):
+            return
+        arguments = self.config[self.subcommand].data.init_args
+        if arguments.get("preprocessing") is not None:
+            return
+        size = inspect.signature(type(self.datamodule)).parameters.get("image_size")
+        size_chosen = size is not None and arguments.get("image_size") != size.default
+        if self.subcommand != "fit" and not size_chosen:
+            self.datamodule.preprocessing = own
+        else:
+            rule = self.datamodule.preprocessing
+            self.datamodule.preprocessing = dataclasses.replace(rule, mean=own.mean, std=own.std)
+
+    def before_fit(self) -> None:
+        if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
+            return
+        if self.config[self.subcommand].evaluate:
+            self.datamodule.samples("test")  # a missing test split is an error now, not after the training
+        counts = ", ".join(f"{n:,} {split}" for split, n in self.datamodule.record()["images"].items())
+        size = sum(p.numel() for p in self.model.model.parameters()) / 1e6
+        print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
+
+    def after_fit(self) -> None:
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        if self.config[self.subcommand].evaluate and self.trainer.state.finished:
+            self.trainer.test(self.model, self.datamodule, verbose=False)
+        print_summary(self.trainer, self.output)
+
+    def after_test(self) -> None:
+        print_summary(self.trainer, self.output)
+
+    after_validate = after_test
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the class of every image of the data into ``predictions.csv``."""
+        outputs = self.trainer.predict(**kwargs) or []
+        write_predictions(outputs, self.model.model, self.datamodule, self.output)
+
+
+def typed_options(argv: Sequence[str]) -> set[str]:
+    """Return the options typed on a command line, with every group that holds them.
+
+    >>> sorted(typed_options(["fit", "--model.head_args.iterations", "3", "--output=x"]))
+    ['model', 'model.head_args', 'model.head_args.iterations', 'output']
+    """
+    keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
+    return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
+
+
+def _reset(model: Namespace, keys: Sequence[str]) -> None:
+    parameters = inspect.signature(ClassificationTask).parameters
+    for key in keys:
+        model[key] = parameters[key].default
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        return value.as_dict()
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _first_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:
+    key = next(k for k in given if stored.get(k) != given[k])
+    return f"{key}={stored.get(key)!r}", f"{key}={given[key]!r}"
+
+
+def _num_classes(data: Any) -> int:
+    if not hasattr(data, "num_classes"):
+        raise ZooError(f"{type(data).__name__} must have num_classes and class_names, as data modules do")
+    return data.num_classes

@@ -1,0 +1,5 @@
+"""Models at work on images: what the command line and any server ask."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

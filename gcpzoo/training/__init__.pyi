@@ -1,0 +1,17 @@
+from .covariance_spectrum import CovarianceSpectrum
+from .hybrid_root import HybridRoot
+from .optimizers import OptimizerConfig
+from .run_report import RunReport
+from .schedules import ScheduleConfig
+from .staged_unfreezing import StagedUnfreezing
+from .task import ClassificationTask
+
+__all__ = [
+    "ClassificationTask",
+    "CovarianceSpectrum",
+    "HybridRoot",
+    "OptimizerConfig",
+    "RunReport",
+    "ScheduleConfig",
+    "StagedUnfreezing",
+]

@@ -1,0 +1,102 @@
+"""The network that a training starts from: new, with the weights of another backbone, or a whole checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gcpzoo.errors import ZooError
+from gcpzoo.hub.load import load
+from gcpzoo.models.gcpnet import GCPNet, create_model
+
+START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
+"""Arguments of the task that say where weights come from; a checkpoint of the run needs none of them."""
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+
+@dataclass
+class StartingPoint:
+    """A network ready for training.
+
+    Attributes:
+        model: the network, in training mode.
+        source: where its weights come from, in words; ``None``: random.
+        trained_classes: number of classes that the checkpoint knew; ``None`` without one.
+    """
+
+    model: GCPNet
+    source: str | None = None
+    trained_classes: int | None = None
+
+
+def build_network(
+    network: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    checkpoint: str | None = None,
+    backbone_weights: str | None = None,
+    pretrained_backbone: bool | str = False,
+    allow_partial: bool = False,
+) -> StartingPoint:
+    """Build the network of a training.
+
+    Args:
+        network: the configuration, one value for each of ``GCPNet.CONFIG_KEYS``.
+        defaults: the values of ``network`` that count as not given.
+        checkpoint: a model of the zoo, ``hf-hub:owner/repo``, a folder or a run's ``.ckpt``; it brings its own network,
+            and a new classifier replaces its own where the number of classes differs.
+        backbone_weights: a file with weights of the backbone, or a model whose backbone is taken.
+        pretrained_backbone: fetch the backbone's ImageNet weights; a string picks one of torchvision's.
+        allow_partial: accept weights that lack tensors of the backbone.
+
+    Raises:
+        ZooError: if two sources of weights are given, or ``network`` contradicts the checkpoint.
+
+    >>> network = {"backbone": "resnet18", "head": "gap", "num_classes": 2}
+    >>> build_network(network, {}).model.num_classes
+    2
+    """
+    given = [
+        name
+        for name, value in (
+            ("checkpoint", checkpoint),
+            ("backbone_weights", backbone_weights),
+            ("pretrained_backbone", pretrained_backbone),
+        )
+        if value
+    ]
+    if len(given) > 1:
+        raise ZooError(f"weights must come from one source, got {' and '.join(given)}: leave out all but one")
+    if checkpoint:
+        return _from_checkpoint(checkpoint, network, defaults)
+    weights: str | Mapping[str, Tensor] | None = backbone_weights
+    if backbone_weights is not None and not str(backbone_weights).endswith(WEIGHT_FILES):
+        backbone: Any = load(backbone_weights).backbone
+        weights = getattr(backbone, "net", backbone).state_dict()
+    model = create_model(
+        **network,
+        pretrained_backbone=pretrained_backbone,
+        backbone_weights=weights,
+        allow_partial=allow_partial,
+    )
+    pretrained = f"pretrained {network['backbone']}" if pretrained_backbone else None
+    return StartingPoint(model, backbone_weights or pretrained)
+
+
+def _from_checkpoint(name: str, network: Mapping[str, Any], defaults: Mapping[str, Any]) -> StartingPoint:
+    model = load(name)
+    for key, value in network.items():
+        if key != "num_classes" and value not in (defaults.get(key), model.config[key]):
+            raise ZooError(
+                f"{name} brings its own architecture, {key}={model.config[key]!r}: leave out {value!r}, "
+                "or take only its backbone by backbone_weights"
+            )
+    trained, names, descriptions = model.num_classes, model.class_names, model.class_descriptions
+    if trained == network["num_classes"]:
+        model.class_names, model.class_descriptions = names, descriptions
+    else:
+        model.reset_classifier(network["num_classes"])
+    model.record = None  # its figures are not those of what is trained from it
+    return StartingPoint(model.train(), name, trained)

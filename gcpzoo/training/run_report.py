@@ -1,0 +1,144 @@
+"""The report of a run: ``metrics.json`` and the plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from gcpzoo import __version__
+from gcpzoo.analysis import head_spectra, mean_relative, plots
+
+FORMAT = 2
+METRICS = ("loss", "top1", "top5", "per_class")
+
+
+def hardware() -> str:
+    """Describe the device this process computes on, e.g. ``CPU, 2 threads, torch 2.15.0, Python 3.11.7``.
+
+    >>> "torch" in hardware()
+    True
+    """
+    threads = torch.get_num_threads()
+    cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    return f"{device}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}"
+
+
+class RunReport(Callback):
+    """Write ``metrics.json`` and the plots of a run into its folder, the trainer's ``default_root_dir``.
+
+    ``metrics.json`` has an entry for each of ``fit``, ``validate`` and ``test`` that ran; ``docs/metrics.schema.json``
+    defines it. It is written after every epoch, so that a stopped run leaves what it reached.
+
+    >>> RunReport().report
+    {}
+    """
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+        self.features: Tensor | None = None
+        self.started = 0.0
+        self.seconds_before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fit": self.report.get("fit")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("fit"):
+            self.report["fit"] = state_dict["fit"]
+            self.seconds_before = state_dict["fit"]["seconds"]
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        path = Path(trainer.default_root_dir) / "metrics.json"
+        if not self.report and stage != "fit" and path.is_file():
+            self.report = json.loads(path.read_text())
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        fit = self.report.setdefault("fit", {"epochs": 0, "history": []})
+        row = {"epoch": trainer.current_epoch, **_numbers(trainer.callback_metrics)}
+        fit["history"] = [r for r in fit["history"] if r["epoch"] < row["epoch"]] + [row]
+        fit["epochs"] = trainer.current_epoch + 1
+        fit["seconds"] = round(self.seconds_before + time.perf_counter() - self.started, 1)
+        self._write(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if _writes(trainer) and self.report.get("fit"):
+            path = Path(trainer.default_root_dir) / "training_curves.png"
+            plots.training_curves({pl_module.model.config["head"]: self.report["fit"]["history"]}, path)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "validate":
+            self._add_evaluation(trainer, pl_module, "validate")
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:
+            x = batch[0][:32]
+            x = x.flatten(0, 1) if x.ndim == 5 else x
+            self.features = pl_module.model.forward_features(x.to(pl_module.dtype)).detach()
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        self._add_evaluation(trainer, pl_module, "test")
+        if not _writes(trainer):
+            return
+        folder, model = Path(trainer.default_root_dir), pl_module.model
+        names = model.class_descriptions or [str(i) for i in range(len(pl_module.confusion))]
+        plots.confusion_matrix(pl_module.confusion, names, folder / "confusion_matrix.png")
+        if self.features is not None:
+            spectra = {kind: mean_relative(w) for kind, w in head_spectra(model.head, self.features).items()}
+            plots.covariance_spectrum({model.config["head"]: spectra}, folder / "covariance_spectrum.png")
+            rounded = {kind: [round(v, 9) for v in w] for kind, w in spectra.items()}
+            (folder / "spectrum.json").write_text(json.dumps(rounded) + "\n")
+
+    def _add_evaluation(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        prefix = {"validate": "val", "test": "test"}[stage]
+        logged = _numbers(trainer.callback_metrics)
+        values: dict[str, Any] = {name: logged.get(f"{prefix}/{name}") for name in METRICS}
+        if stage == "test":
+            counts = pl_module.confusion
+            values["images"] = int(counts.sum())
+            share = counts.diag().double() / counts.sum(1).clamp_min(1)
+            names = pl_module.model.class_names or range(len(share))
+            values["accuracy_of_class"] = {str(n): round(float(s), 4) for n, s in zip(names, share)}
+        values["seconds"] = round(time.perf_counter() - self.started, 1)
+        self.report[stage] = values
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Any, pl_module: Any) -> None:
+        if not _writes(trainer) or trainer.sanity_checking:
+            return
+        data = trainer.datamodule
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        self.report |= {
+            "format": FORMAT,
+            "gcpzoo": __version__,
+            "model": pl_module.model.config,
+            "start": pl_module.start,
+            "data": data.record() if hasattr(data, "record") else {"data": type(data).__name__},
+            "seed": int(seed) if seed else None,
+            "hardware": hardware(),
+            "parameters": sum(p.numel() for p in pl_module.model.parameters()),
+        }
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(self.report, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _writes(trainer: Any) -> bool:
+    return trainer.is_global_zero and not trainer.fast_dev_run
+
+
+def _numbers(metrics: Any) -> dict[str, float | None]:
+    """Return logged values as JSON has them: six decimals, and null where a value is not finite."""
+    return {k: round(float(v), 6) if math.isfinite(v) else None for k, v in metrics.items()}

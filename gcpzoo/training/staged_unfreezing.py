@@ -1,0 +1,52 @@
+"""Fine-tuning in two stages: the classifier first, then the whole network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from gcpzoo.errors import ZooError
+from gcpzoo.training.schedules import scale_rates
+
+
+class StagedUnfreezing(Callback):
+    """Train the head and the classifier alone first, and the backbone too from epoch ``unfreeze_at`` on.
+
+    The batch normalization of a frozen backbone keeps its statistics. One process saves the backbone's backward pass
+    while it is frozen. Several processes keep it, because every gradient has to reach their common reduction, and drop
+    the backbone's gradients before the step: the result is the same.
+
+    Args:
+        unfreeze_at: first epoch, counted from 0, in which the backbone learns.
+        lr_factor: learning rates from then on, in multiples of those before.
+
+    Source: Lin et al., ICCV 2015, section 4, the two-stage fine-tuning of B-CNN.
+
+    >>> StagedUnfreezing(unfreeze_at=0)
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unfreeze_at must be at least 1, got 0
+    """
+
+    def __init__(self, unfreeze_at: int, lr_factor: float = 1.0) -> None:
+        if unfreeze_at < 1:
+            raise ZooError(f"unfreeze_at must be at least 1, got {unfreeze_at}")
+        if not lr_factor > 0:
+            raise ZooError(f"lr_factor must be positive, got {lr_factor}")
+        self.unfreeze_at, self.lr_factor = unfreeze_at, lr_factor
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        frozen = trainer.current_epoch < self.unfreeze_at
+        backbone = pl_module.model.backbone
+        if trainer.world_size == 1:
+            backbone.requires_grad_(not frozen)
+        backbone.train(not frozen)
+        for module in pl_module.frozen:
+            module.requires_grad_(False).eval()
+        if trainer.current_epoch == self.unfreeze_at:
+            scale_rates(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self.lr_factor)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if trainer.world_size > 1 and trainer.current_epoch < self.unfreeze_at:
+            for parameter in pl_module.model.backbone.parameters():
+                parameter.grad = None
