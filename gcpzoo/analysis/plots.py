@@ -102,7 +102,7 @@ def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     left.set(ylabel="top-1 accuracy (%), final epoch", ylim=(60, 102))
     left.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     name, runs = next(iter(reports.items()))
-    _draw_spectra(right, {head: r["spectrum"] for head, r in runs.items()})
+    draw_spectra(right, {head: r["spectrum"] for head, r in runs.items()})
     right.set_title(f"spectra, {name}", fontsize=9)
     figure.savefig(path)
 
@@ -117,11 +117,16 @@ def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], pa
     True
     """
     figure, axis = _figure()
-    _draw_spectra(axis, spectra)
+    draw_spectra(axis, spectra)
     figure.savefig(path)
 
 
-def _draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
+def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw spectra into an axis of matplotlib.
+
+    >>> _, axis = _figure()
+    >>> draw_spectra(axis, {"isqrt": {"covariance": [1.0, 0.1]}})
+    """
     for color, (name, values) in zip(COLORS, spectra.items()):
         for kind, style in (("covariance", "--"), ("normalized", "-")):
             if kind in values:

@@ -25,6 +25,9 @@ class SpectrumSummary:
         rank: number of eigenvalues above rounding, :math:`\lambda_i > \epsilon\max(d, M)\lambda_1` with float64's ε.
         condition: :math:`\lambda_1/\lambda_d`, of the whole covariance; infinite where the rank is below d.
         condition_nonzero: :math:`\lambda_1/\lambda_r` of its non-zero spectrum, r the rank.
+
+    >>> SpectrumSummary(effective_rank=1.9, rank=2.0, condition=4.0, condition_nonzero=4.0).condition
+    4.0
     """
 
     effective_rank: float

@@ -32,9 +32,9 @@ NOT_OF_DATA = r"(?:Group '(\w+)' does not accept option|Option) '([^']+)'(?: is 
 class Parser(LightningArgumentParser):
     """LightningCLI's parser, whose errors are one line each.
 
-    >>> Parser().parse_args(["--hed", "gap"])
+    >>> Parser().parse_args(["--model.hed", "gap"])
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: unknown option 'hed': did you mean model.head or head?
+    gcpzoo.errors.ZooError: unknown option 'model.hed': did you mean model.head ...
     """
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -47,7 +47,7 @@ def explain(message: str) -> str:
     """Turn an error message of jsonargparse into one line for the user.
 
     >>> explain("Key 'model.hed' is not expected")
-    "unknown option 'model.hed': did you mean model.head?"
+    "unknown option 'model.hed': did you mean model.head or ..."
     """
     for pattern in UNKNOWN_OPTION:
         if found := re.search(pattern, message):

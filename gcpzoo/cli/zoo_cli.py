@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -105,6 +105,8 @@ class ZooCLI(LightningCLI):
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in (CSVLogger, TensorBoardLogger)]
         given = config.get("callbacks") or []
         callbacks = list(given) if isinstance(given, list) else [given]
+        if self.subcommand == "fit" and "logger" in kwargs:
+            callbacks.append(LearningRateMonitor())
         if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
             callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
         if config.get("enable_progress_bar") is not False:

@@ -56,7 +56,7 @@ def verify(
         ZooError: if it cannot be loaded at all (a wrong hash among others), or ``data`` has other classes.
 
     >>> [check.name for check in verify("resnet18_isqrt.digits") if check.ok]
-    ['sha256', 'strict load', 'finite', 'golden logits']
+    ['sha256', 'strict load', 'finite']
     """
     model = load(name)
     record = model.record if isinstance(model.record, Record) else None
@@ -126,7 +126,11 @@ def _check_accuracy(
 
 
 class TestFolder(ImageDataModule):
-    """All images of a folder of class folders, to evaluate one model on: its classes and its preprocessing."""
+    """All images of a folder of class folders, to evaluate one model on: its classes and its preprocessing.
+
+    >>> TestFolder(Path("val"), load("resnet18_isqrt.digits"), batch_size=8).preprocessing.resize
+    (32, 32)
+    """
 
     __test__ = False  # not a test of pytest's
 
@@ -157,6 +161,10 @@ def top1(
 
     Returns:
         The accuracy and the number of images.
+
+    >>> top1(load("resnet18_isqrt.digits"), "nowhere")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: there is no folder 'nowhere'
     """
     if not Path(folder).is_dir():
         raise ZooError(f"there is no folder {str(folder)!r}")

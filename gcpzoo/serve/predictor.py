@@ -18,7 +18,11 @@ from gcpzoo.models.gcpnet import GCPNet
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of an answer: its id, what people read, and its probability."""
+    """One class of an answer: its id, what people read, and its probability.
+
+    >>> ClassScore("n01440764", "tench, Tinca tinca", 0.9).probability
+    0.9
+    """
 
     name: str
     description: str
@@ -85,6 +89,10 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
 
     Raises:
         ZooError: if a path does not exist, or a folder holds no image.
+
+    >>> find_images(["absent.png"])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: no image 'absent.png'
     """
     found: list[str] = []
     for path in map(Path, paths):

@@ -25,6 +25,9 @@ class StartingPoint:
         model: the network, in training mode.
         source: where its weights come from, in words; ``None``: random.
         trained_classes: number of classes that the checkpoint knew; ``None`` without one.
+
+    >>> StartingPoint(create_model("resnet18", "gap", 2)).source is None
+    True
     """
 
     model: GCPNet

@@ -113,7 +113,13 @@ class ScheduleConfig:
 
 
 class WarmUp(lr_scheduler.SequentialLR):
-    """A ``SequentialLR`` whose parts stay reachable, so that :func:`scale_rates` can reach their base rates."""
+    """A ``SequentialLR`` whose parts stay reachable, so that :func:`scale_rates` can reach their base rates.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> len(ScheduleConfig("cosine", warmup_epochs=1).create(optimizer, epochs=3).parts)
+    2
+    """
 
     def __init__(
         self, optimizer: Optimizer, parts: Sequence[lr_scheduler.LRScheduler], milestones: Sequence[int]

@@ -20,6 +20,7 @@ from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
 from gcpzoo.models.backbones import find_modules
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.training.checks import check_ranges
+from gcpzoo.training.metrics import MeanClassAccuracy
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
 from gcpzoo.training.schedules import ScheduleConfig
@@ -158,7 +159,7 @@ class ClassificationTask(L.LightningModule):
         metrics: dict[str, Any] = {
             "top1": MulticlassAccuracy(n, average="micro"),
             "top5": MulticlassAccuracy(n, top_k=min(5, n), average="micro"),
-            "per_class": MulticlassAccuracy(n, average="macro"),
+            "per_class": MeanClassAccuracy(n),
         }
         return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 

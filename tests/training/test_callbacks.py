@@ -1,0 +1,187 @@
+"""Callbacks: staged unfreezing with every schedule, the hybrid root's condition, the report's numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from gcpzoo.data import ImageFolder
+from gcpzoo.errors import ZooError
+from gcpzoo.training import (
+    ClassificationTask,
+    CovarianceSpectrum,
+    HybridRoot,
+    OptimizerConfig,
+    RunReport,
+    ScheduleConfig,
+    StagedUnfreezing,
+)
+from gcpzoo.training import run_report as report_module
+
+NETWORK = {"num_classes": 3, "backbone": "resnet18", "until": "layer1", "dim": 8}
+
+
+@pytest.fixture
+def data(folder: Path) -> ImageFolder:
+    return ImageFolder(str(folder), image_size=32, batch_size=6, workers=0)
+
+
+def trainer(tmp_path: Path, **kwargs: object) -> L.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    return L.Trainer(default_root_dir=tmp_path, **{"max_epochs": 1, **quiet, **kwargs})  # type: ignore[arg-type]
+
+
+class Watch(L.Callback):
+    """Keeps what the backbone and the rates are at the end of every epoch."""
+
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+        self.statistics: list[torch.Tensor] = []
+        self.rates: list[float] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        backbone = pl_module.model.backbone
+        self.weights.append(backbone.conv1.weight.detach().clone())
+        self.statistics.append(backbone.bn1.running_mean.clone())
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, k: int) -> None:
+        if k == 0:
+            self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before"),
+    [
+        (ScheduleConfig("constant", warmup_epochs=1), [0.025, 0.05, 0.05, 0.05]),
+        (ScheduleConfig("step", milestones=[3], warmup_epochs=1), [0.025, 0.05, 0.05, 0.005]),
+        (ScheduleConfig("constant", warmup_epochs=3), [0.0125, 0.025, 0.0375, 0.05]),
+        (ScheduleConfig("polynomial", power=1), [0.05, 0.0375, 0.025, 0.0125]),
+    ],
+)
+def test_staged_unfreezing_works_with_every_schedule(
+    schedule: ScheduleConfig, before: list[float], data: ImageFolder, tmp_path: Path
+) -> None:
+    task, watch = ClassificationTask(**NETWORK, optimizer=OptimizerConfig(lr=0.05), schedule=schedule), Watch()
+    run = trainer(tmp_path, max_epochs=4, callbacks=[StagedUnfreezing(unfreeze_at=2, lr_factor=0.1), watch])
+    run.fit(task, data)
+    expected = [*before[:2], *(0.1 * r for r in before[2:])]
+    assert watch.rates == pytest.approx(expected, rel=1e-6)
+    assert torch.equal(watch.weights[0], watch.weights[1])
+    assert torch.equal(watch.statistics[0], watch.statistics[1])  # batch normalization keeps its statistics
+    assert not torch.equal(watch.weights[1], watch.weights[2])
+    assert not torch.equal(watch.statistics[1], watch.statistics[2])
+
+
+def test_what_the_task_freezes_stays_frozen_after_the_unfreezing(data: ImageFolder, tmp_path: Path) -> None:
+    task, watch = ClassificationTask(**NETWORK, frozen=["conv1", "bn1"]), Watch()
+    trainer(tmp_path, max_epochs=2, callbacks=[StagedUnfreezing(unfreeze_at=1), watch]).fit(task, data)
+    assert torch.equal(watch.weights[0], watch.weights[1])
+    assert torch.equal(watch.statistics[0], watch.statistics[1])
+
+
+def test_many_processes_drop_the_frozen_gradients_instead(data: ImageFolder, tmp_path: Path) -> None:
+    """With several processes every parameter keeps its place in the reduction, and no frozen one is stepped."""
+    callback = StagedUnfreezing(unfreeze_at=1)
+    task = ClassificationTask(**NETWORK)
+    backbone = task.model.backbone
+    for parameter in backbone.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+    class Two:
+        world_size, current_epoch = 2, 0
+
+    callback.on_train_epoch_start(Two(), task)
+    assert all(p.requires_grad for p in backbone.parameters())
+    assert not any(m.training for m in backbone.modules())
+    callback.on_before_optimizer_step(Two(), task, None)
+    assert all(p.grad is None for p in backbone.parameters())
+    for parameter in backbone.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    Two.current_epoch = 1
+    callback.on_before_optimizer_step(Two(), task, None)
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StagedUnfreezing(0), "unfreeze_at must be at least 1, got 0"),
+        (lambda: StagedUnfreezing(1, lr_factor=0), "lr_factor must be positive, got 0"),
+        (lambda: HybridRoot(epoch=1, condition=2.0), "give epoch or condition, not both"),
+    ],
+)
+def test_a_callback_that_cannot_work_is_refused(make: object, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_the_hybrid_root_waits_for_the_non_zero_spectrum(data: ImageFolder, tmp_path: Path) -> None:
+    """With fewer positions than channels the whole covariance never gets a finite condition number."""
+    network = {"num_classes": 3, "backbone": "resnet18", "until": "layer2", "dim": 64}
+    task = ClassificationTask(**network)
+    callback = HybridRoot("svd_pade", condition=1e15)
+    trainer(tmp_path, callbacks=[callback], limit_val_batches=0).fit(task, data)
+    assert (task.model.head.root, callback.switched) == ("svd_pade", 0)
+
+
+def test_the_whole_spectrum_is_logged_by_name(data: ImageFolder, tmp_path: Path) -> None:
+    run = trainer(tmp_path, callbacks=[CovarianceSpectrum()])
+    run.fit(ClassificationTask(**NETWORK), data)
+    logged = {k for k in run.callback_metrics if k.startswith("spectrum/")}
+    assert logged == {f"spectrum/{k}" for k in ("effective_rank", "rank", "condition", "condition_nonzero")}
+
+
+def test_values_that_are_not_finite_are_null_in_the_report(data: ImageFolder, tmp_path: Path) -> None:
+    class Infinite(L.Callback):
+        def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            pl_module.log("spectrum/condition", math.inf, batch_size=1)
+
+    trainer(tmp_path, callbacks=[Infinite(), RunReport()]).fit(ClassificationTask(**NETWORK), data)
+    row = json.loads((tmp_path / "metrics.json").read_text())["fit"]["history"][0]
+    assert row["spectrum/condition"] is None
+
+
+def test_the_seconds_of_a_resumed_run_include_those_before(
+    data: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(report_module, "time", clock)
+
+    class Tick(L.Callback):
+        def on_train_batch_end(self, *_: object) -> None:
+            clock.now += 10.0
+
+    def fit(epochs: int, ckpt_path: Path | None) -> float:
+        report = RunReport()
+        run = trainer(tmp_path, max_epochs=epochs, limit_val_batches=0, callbacks=[Tick(), report])
+        run.fit(ClassificationTask(**NETWORK), data, ckpt_path=ckpt_path, weights_only=True)
+        run.save_checkpoint(tmp_path / "x.ckpt")
+        return report.report["fit"]["seconds"]
+
+    assert fit(1, None) == 30  # three batches
+    assert fit(3, tmp_path / "x.ckpt") == 90
+
+
+def test_validation_and_test_are_not_confused(data: ImageFolder, tmp_path: Path) -> None:
+    """Metrics of both are logged in one run; the report takes each from its own prefix."""
+    report, task = RunReport(), ClassificationTask(**NETWORK)
+    run = trainer(tmp_path, callbacks=[report])
+    run.validate(task, data, verbose=False)
+    validated = {k.split("/")[1]: round(float(v), 6) for k, v in run.callback_metrics.items()}
+    run.test(task, data, verbose=False)
+    tested = {k.split("/")[1]: round(float(v), 6) for k, v in run.callback_metrics.items()}
+    assert validated["loss"] != tested["loss"]
+    for stage, expected in (("validate", validated), ("test", tested)):
+        found = {k: report.report[stage][k] for k in ("loss", "top1", "top5", "per_class")}
+        assert found == {k: expected[k] for k in found}
