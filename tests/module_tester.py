@@ -77,10 +77,6 @@ class ModuleTester:
     other_gradient: str | None = None
     half_tolerance = (1e-6, 1e-6)
 
-    @pytest.fixture(autouse=True)
-    def seed(self) -> None:
-        torch.manual_seed(0)
-
     def make(self) -> nn.Module:
         raise NotImplementedError
 

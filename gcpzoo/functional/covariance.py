@@ -73,8 +73,8 @@ def _cached_index(d: int, device: torch.device) -> Tensor:
 
 
 def _index(d: int, device: torch.device) -> Tensor:
-    i, j = torch.triu_indices(d, d, device=device)
-    return i * d + j
+    row, column = torch.triu_indices(d, d, device=device).unbind()
+    return row * d + column
 
 
 class _Triangle(torch.autograd.Function):

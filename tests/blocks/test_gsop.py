@@ -177,7 +177,7 @@ def test_weights_of_the_plain_network_keep_their_names() -> None:
         ({"gsop": {"stages": [1, 1]}}, "different stages"),
         ({"gsop": {"attention": "chanel"}}, "did you mean channel"),
         ({"gsop": {"attention_dim": 0}}, "attention_dim must be at least 1"),
-        ({"gsop": [1]}, "are a mapping"),
+        ({"gsop": [1]}, "must be a mapping, got"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(blocks: dict[str, Any], message: str) -> None:

@@ -103,5 +103,5 @@ def test_all_rules_share_the_exact_value() -> None:
 def test_unknown_rules_are_named_with_the_known() -> None:
     with pytest.raises(ValueError, match="unknown backward rule 'pad': did you mean pade"):
         svd_sqrt(data(), "pad")
-    with pytest.raises(ValueError, match="unknown rule 'newton'; available: original, pade"):
+    with pytest.raises(ValueError, match="unknown rule 'newton'"):
         surrogate_sqrt(data(), "newton")
