@@ -39,7 +39,7 @@ class MpaLya(RootHead):
 
 @register("mtp_lya")
 class MtpLya(RootHead):
-    r"""MTP-Lya: the root by the Taylor polynomial of degree 10, its gradient as in ``mpa_lya``.
+    r"""MTP-Lya: the root by the Taylor polynomial of degree 10, its gradient by 8 steps of a Lyapunov solver.
 
     .. math:: \operatorname{tri}\Bigl(\sqrt{\lVert\Sigma\rVert_F}\sum_{k=0}^{10}\tbinom{1/2}{k}(-Z)^k\Bigr)
 
