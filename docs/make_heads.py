@@ -45,6 +45,9 @@ frame: an optional reduction of C to d channels, the data matrix X (dÃ—M, M = hÂ
 head = gcpzoo.heads.create_head("isqrt", in_features=2048, dim=256, iterations=5)   # alone
 model = gcpzoo.create_model("resnet50", head="isqrt", dim=256, head_args={"iterations": 5})
 ```
+
+On a CPU the eigendecompositions of a batch are spread over PyTorch's threads. `GCPZOO_SHARE_THREADS=0` in the
+environment, or `gcpzoo.functional.share_threads(False)`, leaves them to PyTorch alone, with the same result.
 """
 
 

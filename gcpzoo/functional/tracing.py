@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,8 @@ def is_recorded_by_jit() -> bool:
     >>> is_recorded_by_jit()
     False
     """
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]  # documented, not annotated
+    jit: Any = torch.jit  # its functions are not annotated
+    return bool(jit.is_tracing())
 
 
 def is_exported() -> bool:

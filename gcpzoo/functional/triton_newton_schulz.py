@@ -29,7 +29,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
+def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton's pointers and blocks have no types
     """AB in float32; ``bf16x3`` splits both factors into two bfloat16 numbers and omits the rests' product."""
     if PRECISION == "bf16x3":
         high_a, high_b = a.to(tl.bfloat16), b.to(tl.bfloat16)
@@ -44,7 +44,7 @@ def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _chain(  # type: ignore[no-untyped-def]
+def _chain(  # type: ignore[no-untyped-def]  # as above
     a_ptr,
     da_ptr,
     p_ptr,

@@ -83,7 +83,7 @@ class CrossCovariancePooling(Head):
             self.projection = nn.Linear(self.dim, 2 * heads * head_dim, bias=False)
             nn.init.trunc_normal_(self.projection.weight, std=0.02)
             self.start = nn.Parameter(torch.randn(head_dim)) if normalization else None
-        self.register_load_state_dict_pre_hook(_drop_third_projection)  # type: ignore[no-untyped-call]  # torch's
+        self.register_load_state_dict_pre_hook(_drop_third_projection)  # type: ignore[no-untyped-call]  # by torch
 
     @property
     def out_features(self) -> int:
