@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads import create_head, head_arguments
-from gcpzoo.heads.base import check_arguments, head_class
+from gcpzoo.heads.registry import check_arguments, head_class
 from gcpzoo.models.backbones import FILES, create_backbone
 from gcpzoo.models.preprocessing import Preprocessing
 
