@@ -12,7 +12,7 @@ import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet, create_model
 
-x64 = torch.rand(2, 3, 64, 64)
+x64 = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def small(**kwargs: object) -> GCPNet:
@@ -149,7 +149,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 def test_the_package_names_what_it_has() -> None:
     assert {"load", "create_model", "list_heads", "list_models"} <= set(dir(gcpzoo))
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="attribute.*nothing"):
         _ = gcpzoo.nothing
 
 
