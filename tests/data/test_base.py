@@ -156,9 +156,9 @@ def test_the_record_is_plain_json(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 0}, "batch_size must lie between 1"),
-        ({"workers": -1}, "workers must lie between 0"),
-        ({"image_size": 0}, "image_size must lie between 1"),
+        ({"batch_size": 0}, "batch_size must be between 1"),
+        ({"workers": -1}, "workers must be between 0"),
+        ({"image_size": 0}, "image_size must be between 1"),
         ({"views": "tencrop"}, "did you mean ten_crop"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"preprocessing": Preprocessing(resize=32, crop=None)}, "cannot form a batch"),
