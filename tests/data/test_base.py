@@ -182,7 +182,7 @@ class TestDigits:
         assert pixels.shape == (64, 3, 48, 48)
         assert (pixels.min(), pixels.max()) == (0, 255)
 
-    def test_a_image_of_a_digit_gives_what_the_loader_gives(self):
+    def test_an_image_of_a_digit_gives_what_the_loader_gives(self):
         data = Digits()
         pixels, _ = data.test_dataloader().dataset[7]
         image = data.reader(train=False)(data.samples("test")[7][0])

@@ -64,9 +64,9 @@ def spoil(folder) -> dict[str, str]:
         "cut.png": "truncated",
         "cut.webp": "",
         "empty.jpg": "",
-        "page.jpg": "not a image",
+        "page.jpg": "not an image",
         "missing.jpg": "no such file",
-        "pipe.jpg": "no regular file",
+        "pipe.jpg": "not a regular file",
     }
 
 
@@ -112,7 +112,7 @@ def test_the_check_counts_all_bad_files_and_names_ten(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tmp_path):
+def test_an_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tmp_path):
     write(tmp_path, ["a.jpg"], 200, 150)
     truncate(tmp_path / "a.jpg")
     loader = DataLoader(Images([(str(tmp_path / "a.jpg"), 0)], read_image, F.pil_to_tensor), num_workers=workers)
@@ -131,7 +131,7 @@ def test_images_are_listed_by_suffix_and_the_rest_is_told(tmp_path):
     assert others == [str(tmp_path / "notes.txt"), str(tmp_path / "phone.heic")]
 
 
-def test_a_image_of_16_bits_keeps_its_upper_8(tmp_path):
+def test_an_image_of_16_bits_keeps_its_upper_8(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)).save(path)
     assert np.array_equal(np.asarray(read_image(path))[..., 0].ravel(), np.arange(4096) // 16)
