@@ -98,7 +98,7 @@ def _construct(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> 
         arguments = {"aux_logits": bool(pretrained), "init_weights": False, "transform_input": False, **arguments}
     weights = "DEFAULT" if pretrained is True else pretrained or None
     try:
-        return models.get_model(name, weights=weights, **arguments)
+        net: nn.Module = models.get_model(name, weights=weights, **arguments)
     except OSError as error:  # no network, or a damaged download
         raise ZooError(
             f"the pretrained weights of {name!r} could not be fetched ({error}); give a file with backbone_weights"
@@ -106,6 +106,7 @@ def _construct(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> 
     except Exception as error:  # constructors do not check their arguments: any error can come from a wrong one
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise ZooError(f"backbone {name!r} refuses its arguments {arguments}: {reason[0]}") from error
+    return net
 
 
 def _cut(name: str, stages: OrderedDict[str, nn.Module], until: str | None) -> OrderedDict[str, nn.Module]:

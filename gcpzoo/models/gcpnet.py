@@ -244,9 +244,9 @@ def create_model(
         keep_resolution=second_order,
         **backbone_args,
     )
-    if dim == "auto":
-        dim = head_class(head).default_dim
-        dim = None if dim is None or net.num_features <= dim else dim
+    if isinstance(dim, str):  # "auto"
+        own = head_class(head).default_dim
+        dim = None if own is None or net.num_features <= own else own
     insert(net, blocks)
     pooled = create_head(head, net.num_features, dim, **head_args)
     model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)

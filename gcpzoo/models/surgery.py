@@ -23,10 +23,10 @@ def last_stage(backbone: Backbone) -> nn.Module | None:
     if isinstance(layer4 := getattr(net, "layer4", None), nn.Module):
         return layer4
     features = getattr(net, "features", None)
-    is_vgg = isinstance(features, nn.Sequential) and all(
-        isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.ReLU | nn.MaxPool2d) for m in features
-    )
-    return features if is_vgg and isinstance(features[-1], nn.MaxPool2d) and len(features) > 13 else None
+    if not isinstance(features, nn.Sequential) or len(features) <= 13:  # AlexNet has 13 layers, VGG-11 has 21
+        return None
+    is_vgg = all(isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.ReLU | nn.MaxPool2d) for m in features)
+    return features if is_vgg and isinstance(features[-1], nn.MaxPool2d) else None
 
 
 def set_last_stride(backbone: Backbone, stride: int) -> None:
