@@ -23,6 +23,9 @@ def add_commands(subparsers: Any) -> None:
     p.add_argument("--datasets", nargs="*", default=[], help="ids of the training data on the Hub")
     p.add_argument("--base-model", help="id of the model that it was fine-tuned from")
     p.add_argument("--dry-run", action="store_true", help="write and check everything, send nothing")
+    p.add_argument("--branch", default="main", help="branch to commit to; created if missing (main)")
+    p.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    p.add_argument("--message", help="title of the commit")
     p.set_defaults(handler=_publish)
 
     p = subparsers.add_parser("convert", help="convert the authors' weights into our format")
@@ -65,11 +68,17 @@ def _publish(args: argparse.Namespace) -> int:
         datasets=args.datasets,
         base_model=args.base_model,
         dry_run=args.dry_run,
+        branch=args.branch,
+        create_pr=args.create_pr,
+        message=args.message,
     )
     if args.dry_run:
         print(f"would publish {', '.join(done.files)} to {done.repo}:\n\n{done.card}")
         return 0
-    print(f"commit {done.commit} ({', '.join(done.files)})" if done.files else f"unchanged, at commit {done.commit}")
+    if done.files:
+        print(f"commit {done.commit} ({', '.join(done.files)})")
+    else:
+        print(f"unchanged, at commit {done.commit}: nothing sent; write access not tested")
     print(done.url)
     print(f"load it with: {done.line}")
     return 0

@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import gcpzoo.data
 from gcpzoo.cli.arguments import Parser, rewritten
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub import load
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.training.callbacks import RunReport
 from gcpzoo.training.task import ClassificationTask

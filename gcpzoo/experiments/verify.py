@@ -41,7 +41,7 @@ def verify(
     """
     import torch
 
-    from gcpzoo.hub.load import load
+    from gcpzoo.hub import load
     from gcpzoo.hub.records import Record
 
     model = load(name)

@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.records import Record, describe, get_record, weights_file
-
-if TYPE_CHECKING:
-    import torch
-
-    from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.hub.authors import converted_folder, load_authors
+from gcpzoo.hub.client import fetch, split_revision
+from gcpzoo.hub.files import WEIGHTS, DamagedError, build, read_config, read_folder
+from gcpzoo.hub.records import COMMIT, Record, describe, get_record, weights_file
+from gcpzoo.hub.run_checkpoint import read_run_checkpoint
+from gcpzoo.models.gcpnet import GCPNet
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
 
 def load(name: str | os.PathLike[str]) -> GCPNet:
-    """A trained model, in eval mode, its weights verified by SHA-256 and loaded strictly.
+    """Load a trained model in eval mode; its weights are verified by SHA-256 and loaded strictly.
 
     Args:
         name: a name of the zoo (``gcpzoo.list_models()``), ``hf-hub:owner/repo[@revision]``, ``local-dir:PATH`` or an
             existing folder, or the ``.ckpt`` file of a training run.
 
     Returns:
-        The network in float32, with ``transform``, ``preprocessing``, ``class_names`` and ``record`` set. The global
-        random state is left as it was.
+        The network in float32, with ``transform``, ``preprocessing``, ``class_names``, ``class_descriptions`` and
+        ``record`` set. The global random state is left as it was.
 
     Raises:
-        ZooError: unknown name, no network and nothing cached, no permission, damaged or foreign files; in one line.
-    """
-    from gcpzoo.hub.files import read_folder
+        ZooError: for an unknown name, no network and nothing cached, no permission, damaged or foreign files.
 
+    >>> model = load("resnet18_isqrt.digits")
+    >>> model.num_classes, model.record.status
+    (10, 'accuracy verified')
+    """
+    return load_stored(name)[0]
+
+
+def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
+    """Load a model as :func:`load` does, and give the file of its weights.
+
+    Returns:
+        The model, and the safetensors file it was read from; ``None`` for a run's checkpoint.
+
+    >>> model, file = load_stored("resnet18_isqrt.digits")
+    >>> file.name
+    'resnet18_isqrt.digits.safetensors'
+    """
     spec = os.fspath(name)
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
     if spec.startswith("local-dir:") or path.is_dir():
-        if not path.is_dir():
-            raise ZooError(f"there is no folder {str(path)!r}")
-        model, config = read_folder(path)
-        model.record = describe(config, path.resolve().name, {"folder": str(path)})
-        return model
+        return _from_folder(path)
     if path.suffix == ".ckpt":
-        return load_task_checkpoint(path)
+        return load_task_checkpoint(path), None
     if path.suffix in FOREIGN:
         raise ZooError(
             f"{spec!r} is a file of weights alone, and pickles are never loaded: bring it into our format with "
@@ -56,94 +65,38 @@ def load(name: str | os.PathLike[str]) -> GCPNet:
     return _from_record(get_record(spec))
 
 
-def save_local(
-    model: GCPNet,
-    folder: str | os.PathLike[str],
-    about: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
-) -> str:
-    """Write ``model`` into ``folder`` as ``config.json`` and ``model.safetensors``, for ``gcpzoo.load(folder)``.
-
-    Args:
-        model: the network, with its ``class_names`` and ``preprocessing``.
-        folder: made where it is missing.
-        about: more to keep, in the fields of a :class:`~gcpzoo.hub.Record`: ``licence``, ``metrics``, ``data`` …
-        dtype: store floating tensors so, e.g. ``torch.float16``; loading gives float32 again.
-
-    Returns:
-        The SHA-256 of the weights.
-    """
-    from gcpzoo.hub.files import save_folder
-
-    if about is None and isinstance(model.record, Record):
-        about = model.record.about()
-    return save_folder(model, Path(folder), about, dtype)
-
-
 def load_task_checkpoint(path: str | os.PathLike[str]) -> GCPNet:
-    """The model of a training run's ``.ckpt`` file; its EMA weights where it has them.
+    """Load the model of a training run's ``.ckpt`` file; its averaged weights if the run kept a moving average.
 
-    Nothing in the file is executed (``weights_only=True``).
+    Nothing in the file is executed.
 
     Raises:
-        ZooError: no such file, damaged, or not written by :class:`gcpzoo.training.task.ClassificationTask`.
+        ZooError: if there is no such file, or it is damaged or not written by ``gcpzoo fit``.
+
+    >>> load_task_checkpoint("runs/nothing/last.ckpt")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: no file 'runs/nothing/last.ckpt'
     """
-    import torch
-
-    from gcpzoo.hub.files import short
-    from gcpzoo.models.gcpnet import GCPNet
-    from gcpzoo.models.preprocessing import Preprocessing
-
-    path = Path(path)
-    if not path.is_file():
-        raise ZooError(f"there is no checkpoint {str(path)!r}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's, zipfile's and pickle's errors have no common class
-        raise ZooError(f"{path} cannot be read as a checkpoint: {short(error)}") from error
-    ours = checkpoint.get("gcpzoo") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or "config" not in ours:
-        raise ZooError(
-            f"{path} was not written by 'gcpzoo fit'; weights of other programs come in through 'gcpzoo convert'"
-        )
-    # Lightning's WeightAveraging keeps the averaged weights in state_dict and the current ones elsewhere
-    state = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
-    with torch.random.fork_rng(devices=[]):
-        model = GCPNet.from_config(ours["config"])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ZooError(f"{path}: its tensors do not fit its configuration: {short(error)}") from error
-    model.class_names = ours.get("class_names")
-    model.preprocessing = Preprocessing.from_dict(ours.get("preprocessing") or {})
-    model.record = None
-    return model.eval()
+        return read_run_checkpoint(Path(path)).build()
+    except ZooError as error:
+        known = str(path) in str(error)
+        raise (error if known else ZooError(f"{path}: {error}")) from error.__cause__
 
 
-def class_names(record: Record) -> list[str] | None:
-    """The names of a record's classes, in the classifier's order."""
-    if record.class_names == "imagenet1k":
-        return imagenet_names()
-    if isinstance(record.class_names, str):
-        raise ZooError(f"record {record.name}: class_names is a list of names, or imagenet1k")
-    return record.class_names
+def _from_folder(path: Path) -> tuple[GCPNet, Path]:
+    if not path.is_dir():
+        raise ZooError(f"there is no folder {str(path)!r}")
+    model, config = read_folder(path)
+    model.record = describe({**config, "class_names": model.class_names}, path.resolve().name, {"folder": str(path)})
+    return model, path / WEIGHTS
 
 
-def imagenet_names() -> list[str]:
-    """The 1000 names of ImageNet-1k, in the order of its labels (of the sorted WordNet ids)."""
-    from torchvision.models import ResNet50_Weights
-
-    return list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def _from_hub(spec: str, record: Record | None = None) -> GCPNet:
-    from gcpzoo.hub.client import fetch, split_revision
-    from gcpzoo.hub.files import DamagedError, build, read_config
-
+def _from_hub(spec: str, record: Record | None = None) -> tuple[GCPNet, Path]:
     repo, revision = split_revision(spec)
     for again in (False, True):
-        config_file, weights, commit = fetch(repo, revision, force=again)
-        where = f"{repo}@{commit[:12]}"
+        config_file, weights, resolved = fetch(repo, revision, force=again)
+        where = f"{repo}@{resolved[:12] if COMMIT.fullmatch(resolved) else resolved}"
         try:
             config = read_config(config_file, where)
             digest = record.sha256 if record else config.get("weights_sha256")
@@ -152,26 +105,24 @@ def _from_hub(spec: str, record: Record | None = None) -> GCPNet:
         except DamagedError:
             if again:
                 raise
-    model.record = record or describe(config, repo, {"repo": repo, "revision": commit})
-    return model
+    model.record = record or describe(
+        {**config, "class_names": model.class_names}, repo, {"repo": repo, "revision": resolved}
+    )
+    return model, weights
 
 
-def _from_record(record: Record) -> GCPNet:
-    from gcpzoo.hub.files import build
-
+def _from_record(record: Record) -> tuple[GCPNet, Path]:
     if record.unsupported:
         raise ZooError(f"{record.name} cannot be loaded: {record.unsupported} (the file: {record.source['url']})")
     if record.kind == "hub":
         return _from_hub(f"{record.source['repo']}@{record.source['revision']}", record)
     if record.kind == "authors":
-        from gcpzoo.hub.authors import load_authors
-
-        model = load_authors(record)
+        model, weights = load_authors(record), converted_folder(record) / WEIGHTS
     else:
         weights = weights_file(record)
         if not weights.is_file():
             raise ZooError(f"{record.name}: {weights} is missing; install gcpzoo again")
-        config = {"model": record.config, "preprocessing": record.preprocessing, "class_names": class_names(record)}
+        config = {"model": record.config, "preprocessing": record.preprocessing, "class_names": record.class_names}
         model = build(config, weights, record.sha256, record.name)
     model.record = record
-    return model
+    return model, weights

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import ModelInfo
 
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.card import hub_card
+from gcpzoo.hub.client import clear_errors, hub_api, split_revision
+from gcpzoo.hub.files import CONFIG, WEIGHTS, save_local, sha256, write_config
+from gcpzoo.hub.load import load_stored
 from gcpzoo.hub.records import Record, describe
+from gcpzoo.models.gcpnet import GCPNet
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-    from gcpzoo.models.gcpnet import GCPNet
-
-CLOSED = ("none stated", "unknown", "")
+NO_LICENCE = ("none stated", "unknown", "")
+MAIN = "main"
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,12 @@ class Published:
     Attributes:
         repo: ``owner/name``.
         commit: the commit (40 hex digits) that holds the model; ``None`` after a dry run.
-        url: its address.
-        files: the files that the commit changed; empty when all were there already, and no commit was made.
-        card: the model card's text.
+        url: its address, or the pull request's.
+        files: the files that the commit changed; empty if all were there already, and no commit was made.
+        card: text of the model card.
+
+    >>> Published("owner/animals", "3f1c" * 10, None, (), "").line
+    'gcpzoo.load("hf-hub:owner/animals@3f1c3f1c3f1c3f1c3f1c3f1c3f1c3f1c3f1c3f1c")'
     """
 
     repo: str
@@ -43,8 +52,47 @@ class Published:
 
     @property
     def line(self) -> str:
-        """The line that loads exactly this model."""
+        """The line that loads exactly this model.
+
+        >>> Published("owner/animals", None, None, (), "").line
+        'gcpzoo.load("hf-hub:owner/animals")'
+        """
         return f'gcpzoo.load("hf-hub:{self.repo}{"@" + self.commit if self.commit else ""}")'
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model is published, and how the commit is made.
+
+    Attributes:
+        repo: ``owner/name``; created if missing.
+        private: create it as a private repository.
+        branch: branch of the commit; created from ``main`` if missing.
+        create_pr: open a pull request instead of committing to the branch.
+        message: title of the commit; by default the model's name.
+        tag: name of the commit, e.g. ``v1.0``.
+        collection: title (created if missing) or slug of a collection that gets the repository.
+
+    >>> Target("owner/animals", tag="v1.0").branch
+    'main'
+    """
+
+    repo: str
+    private: bool = False
+    branch: str = MAIN
+    create_pr: bool = False
+    message: str | None = None
+    tag: str | None = None
+    collection: str | None = None
+
+    def __post_init__(self) -> None:
+        if split_revision(self.repo)[1]:
+            raise ZooError(
+                f"repo must be owner/name, got {self.repo!r}: write {self.repo.split('@')[0]!r}, and branch or tag for "
+                "a revision"
+            )
+        if self.create_pr and self.tag:
+            raise ZooError("tag must be left out with create_pr: tag the commit once the pull request is merged")
 
 
 def publish(
@@ -59,69 +107,74 @@ def publish(
     base_model: str | None = None,
     about: Mapping[str, Any] | None = None,
     dry_run: bool = False,
+    branch: str = MAIN,
+    create_pr: bool = False,
+    message: str | None = None,
 ) -> Published:
     """Publish a model: ``config.json``, ``model.safetensors``, the run's ``training.yaml`` and a model card.
 
-    One commit on ``main``, refused by the Hub if somebody else commits in the meantime. Files that are there already
-    are not sent again; if all are, no commit is made. The text that people wrote into the card is kept.
+    One commit, refused by the Hub if somebody else commits in the meantime. Files that are there already are not sent
+    again; if all are, no commit is made. Weights are published as they are stored: 16-bit ones stay 16-bit. In an
+    existing card the text and the metadata that people added are kept, and what was generated is written anew.
 
     Args:
-        source: a zoo name, a folder, a run's ``.ckpt`` (its EMA weights where it has them), or a model.
-        repo: ``owner/name``; created where it is missing.
+        source: a zoo name, a folder, a run's ``.ckpt`` (its averaged weights if it has them), or a model.
+        repo: ``owner/name``; created if missing.
         private: create it as a private repository.
-        tag: also tag the commit, e.g. ``v1.0``.
-        collection: also put it into this collection of the owner's: a title (created where missing) or a slug.
+        tag: also tag the commit, e.g. ``v1.0``; a tag of another commit is refused before anything is sent.
+        collection: also put it into this collection of the owner's: a title (created if missing) or a slug.
         licence: SPDX identifier of the weights' licence.
         datasets: ids of the training data on the Hub.
         base_model: id of the model that this was fine-tuned from.
         about: more for the card: ``data``, ``metrics``, ``recipe``, ``control``, ``caveats`` … as in a record.
         dry_run: write and check everything here, send nothing.
+        branch: branch to commit to; created from ``main`` if missing.
+        create_pr: open a pull request instead.
+        message: title of the commit.
 
     Raises:
-        ZooError: a licence that does not allow it, no permission, no network, a concurrent commit; each in one line.
+        ZooError: for a licence that does not allow it, no permission, no network, a concurrent commit; in one line.
+            If a step after the commit fails, the message names the commit that exists.
+
+    >>> done = publish("resnet18_isqrt.digits", "owner/digits", dry_run=True)
+    >>> done.files
+    ('config.json', 'model.safetensors', 'README.md')
     """
-    from gcpzoo.hub.client import hub_api, split_revision
-
-    if split_revision(repo)[1]:
-        raise ZooError(
-            f"publish goes to the branch main; write {repo.split('@')[0]!r}, and tag for a name of the commit"
-        )
-    model, record, training = _prepare(source, licence, about or {})
+    target = Target(repo, private, branch, create_pr, message, tag, collection)
+    model, record, weights, training = _prepare(source, licence, about or {})
     with tempfile.TemporaryDirectory() as folder:
-        files = _write(Path(folder), model, record, training)
+        files = _write(Path(folder), model, record, weights, training)
         if dry_run:
-            from gcpzoo.hub.card import hub_card
-
             card = hub_card(repo, record, datasets, base_model)
             return Published(repo, None, None, (*sorted(files), "README.md"), card)
-        return _send(hub_api(), repo, files, record, private, tag, collection, datasets, base_model)
+        return _send(hub_api(), target, files, record, datasets, base_model)
 
 
-def _prepare(source: Any, licence: str | None, about: Mapping[str, Any]) -> tuple[GCPNet, Record, Path | None]:
-    """The model, what is known of it, and its run's resolved configuration."""
-    from gcpzoo.hub.load import load
-
-    training = None
+def _prepare(
+    source: Any, licence: str | None, about: Mapping[str, Any]
+) -> tuple[GCPNet, Record, Path | None, Path | None]:
+    """Give the model, what is known of it, the file of its weights, and its run's resolved configuration."""
+    weights = training = None
     if isinstance(source, str | os.PathLike):
-        model = load(source)
+        model, weights = load_stored(source)
         if (path := Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
             about = {**_run_results(path), **about}
     else:
         model = source
     known: Record | None = model.record if isinstance(model.record, Record) else None
-    if known and known.kind == "authors" and known.licence in CLOSED:
+    if known and known.kind == "authors" and known.licence in NO_LICENCE:
         raise ZooError(f"{known.name} may not be published: its authors state no licence, so nobody else may share it")
     if known is None:
         known = describe({"model": model.config, "class_names": model.class_names}, "model", {})
     if wrong := set(about) - {f.name for f in dataclasses.fields(Record)}:
         raise ZooError(f"about has no field {sorted(wrong)[0]!r}; it takes the fields of a record")
     record = dataclasses.replace(known, **{**about, **({"licence": licence} if licence else {})})
-    return model, record, training
+    return model, record, weights, training
 
 
 def _run_results(checkpoint: Path) -> dict[str, Any]:
-    """What the run wrote into ``metrics.json`` about its last epoch, in the fields of a record."""
+    """Read what the run wrote into ``metrics.json`` about its last epoch, as fields of a record."""
     path = checkpoint.parent.parent / "metrics.json"
     if checkpoint.name != "last.ckpt" or not path.is_file():
         return {}
@@ -144,11 +197,14 @@ def _run_results(checkpoint: Path) -> dict[str, Any]:
     return about
 
 
-def _write(folder: Path, model: GCPNet, record: Record, training: Path | None) -> dict[str, Path]:
-    from gcpzoo.hub.load import save_local
-
-    save_local(model, folder, record.about())
-    files = {name: folder / name for name in ("config.json", "model.safetensors")}
+def _write(folder: Path, model: GCPNet, record: Record, weights: Path | None, training: Path | None) -> dict[str, Path]:
+    """Write what is published into ``folder``; stored weights are copied as they are."""
+    if weights:
+        shutil.copyfile(weights, folder / WEIGHTS)
+        write_config(model, folder, sha256(weights), record.about())
+    else:
+        save_local(model, folder, record.about())
+    files = {name: folder / name for name in (CONFIG, WEIGHTS)}
     if training:
         files["training.yaml"] = training
     return files
@@ -156,69 +212,117 @@ def _write(folder: Path, model: GCPNet, record: Record, training: Path | None) -
 
 def _send(
     api: HfApi,
-    repo: str,
+    target: Target,
     files: dict[str, Path],
     record: Record,
-    private: bool,
-    tag: str | None,
-    collection: str | None,
     datasets: Sequence[str],
     base_model: str | None,
 ) -> Published:
-    from huggingface_hub import CommitOperationAdd
-
-    from gcpzoo.hub.card import hub_card
-    from gcpzoo.hub.client import clear_errors
-
-    with clear_errors(repo):
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        info = api.model_info(repo, files_metadata=True)
-        if private and not info.private:
-            raise ZooError(f"{repo} exists and is public; make it private on its page, or choose another name")
-        there = {s.rfilename: s for s in info.siblings or []}
+    with clear_errors(target.repo, target.branch):
+        before = _open_repository(api, target)
+        names = {s.rfilename for s in before.siblings or []}
         existing = None
-        if "README.md" in there:
-            path = api.hf_hub_download(repo, "README.md", revision=info.sha)
+        if "README.md" in names:
+            path = api.hf_hub_download(target.repo, "README.md", revision=before.sha)
             existing = Path(path).read_text(encoding="utf-8")
-        card = hub_card(repo, record, datasets, base_model, existing)
+        card = hub_card(target.repo, record, datasets, base_model, existing)
         contents: dict[str, Path | bytes] = {**files, "README.md": card.encode()}
-        changed = {name: c for name, c in contents.items() if name not in there or not _same(c, there[name])}
-        commit, url = info.sha, f"{api.endpoint}/{repo}/commit/{info.sha}"
-        if changed:
-            done = api.create_commit(
-                repo,
-                [CommitOperationAdd(name, c if isinstance(c, bytes) else str(c)) for name, c in changed.items()],
-                commit_message=f"Publish {record.config['backbone']}_{record.config['head']} with gcpzoo",
-                parent_commit=info.sha,
-            )
-            commit, url = done.oid, done.commit_url
-    if tag:
-        _tag(api, repo, tag, str(commit))
-    if collection:
-        with clear_errors(f"collection {collection!r}"):
-            slug = collection
-            if "/" not in collection:
-                slug = api.create_collection(
-                    collection, namespace=repo.split("/")[0], private=private, exists_ok=True
-                ).slug
-            api.add_collection_item(slug, repo, "model", exists_ok=True)
-    return Published(repo, commit, url, tuple(sorted(changed)), card)
+        if target.tag and _is_tagged(api, target, str(before.sha), contents, names):
+            return Published(target.repo, before.sha, _url(api, target, before.sha), (), card)
+        done = api.create_commit(
+            target.repo,
+            [CommitOperationAdd(name, c if isinstance(c, bytes) else str(c)) for name, c in contents.items()],
+            commit_message=target.message or f"Publish {record.config['backbone']}_{record.config['head']} with gcpzoo",
+            revision=target.branch,
+            create_pr=target.create_pr,
+            parent_commit=before.sha,
+        )
+    commit = str(done.oid)
+    changed: tuple[str, ...] = ()
+    if commit != before.sha:
+        with _after(target, commit, "its files could not be listed"):
+            after = api.model_info(target.repo, revision=commit, files_metadata=True)
+            changed = tuple(sorted(_changed(before, after) & set(contents)))
+    if target.tag:
+        with _after(target, commit, f"the tag {target.tag!r} was not made"):
+            api.create_tag(target.repo, tag=target.tag, revision=commit)
+    if target.collection:
+        with _after(target, commit, f"it was not put into the collection {target.collection!r}"):
+            _collect(api, target)
+    url = done.pr_url or _url(api, target, commit)
+    return Published(target.repo, commit, url, changed, card)
 
 
-def _same(content: Path | bytes, there: Any) -> bool:
-    """Whether the Hub's file has this content, by the hash that the Hub keeps of it."""
-    data = content if isinstance(content, bytes) else content.read_bytes()
-    if there.lfs:
-        return bool(there.lfs.sha256 == hashlib.sha256(data).hexdigest())
-    return bool(there.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest())
+def _open_repository(api: HfApi, target: Target) -> ModelInfo:
+    """Make the repository and the branch where they are missing, and describe the branch's last commit."""
+    if not target.create_pr:  # a pull request goes to somebody's repository, which exists
+        api.create_repo(target.repo, private=target.private or None, exist_ok=True)
+    if target.branch != MAIN:
+        api.create_branch(target.repo, branch=target.branch, exist_ok=True)
+    info = api.model_info(target.repo, revision=target.branch, files_metadata=True)
+    if target.private and not info.private:
+        raise ZooError(f"{target.repo} exists and is public; make it private on its page, or choose another name")
+    return info
 
 
-def _tag(api: HfApi, repo: str, tag: str, commit: str) -> None:
-    from gcpzoo.hub.client import clear_errors
+def _is_tagged(api: HfApi, target: Target, head: str, contents: Mapping[str, Path | bytes], names: set[str]) -> bool:
+    """Tell whether the tag names the last commit and this holds the same content already.
 
-    with clear_errors(repo):
-        refs = {t.name: t.target_commit for t in api.list_repo_refs(repo).tags}
-        if tag not in refs:
-            api.create_tag(repo, tag=tag, revision=commit)
-        elif refs[tag] != commit:
-            raise ZooError(f"{repo} has a tag {tag!r} already, of commit {refs[tag][:12]}; choose another name")
+    ``config.json`` holds the hash of the weights, so that equal small files mean equal weights.
+
+    Raises:
+        ZooError: if the tag exists and names anything else.
+    """
+    tags = {t.name: t.target_commit for t in api.list_repo_refs(target.repo).tags}
+    if target.tag not in tags:
+        return False
+    small = {name: content for name, content in contents.items() if name != WEIGHTS}
+
+    def same(name: str, content: Path | bytes) -> bool:
+        there = Path(api.hf_hub_download(target.repo, name, revision=head)).read_bytes()
+        return there == (content if isinstance(content, bytes) else content.read_bytes())
+
+    if tags[target.tag] == head and set(contents) <= names and all(same(n, c) for n, c in small.items()):
+        return True
+    raise ZooError(
+        f"{target.repo} has a tag {target.tag!r} already, of commit {tags[target.tag][:12]}; nothing was sent: choose "
+        "another name"
+    )
+
+
+def _changed(before: ModelInfo, after: ModelInfo) -> set[str]:
+    """Compare two commits by the hashes that the Hub keeps; without them every file counts as changed."""
+
+    def hashes(info: ModelInfo) -> dict[str, Any]:
+        return {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or []}
+
+    old = hashes(before)
+    return {name for name, value in hashes(after).items() if value is None or value != old.get(name)}
+
+
+def _url(api: HfApi, target: Target, commit: str | None) -> str:
+    return f"{api.endpoint}/{target.repo}/commit/{commit}"
+
+
+def _collect(api: HfApi, target: Target) -> None:
+    """Put the repository into the collection, by its slug or its title."""
+    slug = str(target.collection)
+    try:
+        if "/" not in slug:
+            owner = target.repo.split("/")[0]
+            slug = api.create_collection(slug, namespace=owner, private=target.private, exists_ok=True).slug
+        api.add_collection_item(slug, target.repo, "model", exists_ok=True)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (404, 405, 501):
+            raise ZooError("this Hub has no such collection, or has no collections at all") from error
+        raise
+
+
+@contextmanager
+def _after(target: Target, commit: str, what: str) -> Iterator[None]:
+    """Around what follows the commit: an error says that the commit exists."""
+    try:
+        with clear_errors(target.repo, commit):
+            yield
+    except ZooError as error:
+        raise ZooError(f"{target.repo} has the model at commit {commit}, but {what}: {error}") from error

@@ -109,7 +109,7 @@ class TestMistakes:
             ("licence:", "lisence:", "did you mean licence"),
             ("0" * 40, "main", "full commit of 40 hex digits"),
             ("'" + "0" * 64 + "'", "abc", "sha256 must be 64 hex digits"),
-            ("metrics: {}", "metrics: 3", "field 'metrics' must be a dict"),
+            ("metrics: {}", "metrics: 3", "field 'metrics' must be a valid dictionary, got 3"),
             ("repo: owner/x", "rep: owner/x", "source must be"),
             ("measured_by: gcpzoo", "measured_by: me", "measured_by must be authors or gcpzoo"),
             ("name: resnet18_gap.x", "name: y", "its name must be its file's name"),
