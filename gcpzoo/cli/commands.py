@@ -89,21 +89,22 @@ def _list_models(args: argparse.Namespace) -> None:
         raise ZooError(f"no model matches {args.pattern!r}; 'gcpzoo list' shows all")
     if args.json:
         rows = [{"name": r.name, "metrics": r.metrics, "size": r.size, "licence": r.licence} for r in records]
-        print(json.dumps([row | {"availability": r.availability} for row, r in zip(rows, records)], indent=2))
+        more = [{"availability": r.availability, "verification": r.status} for r in records]
+        print(json.dumps([row | extra for row, extra in zip(rows, more)], indent=2))
         return
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = ["model", "top-1 %", "MB", "weights", "licence", "data"]
-    columns = columns[: 6 if shutil.get_terminal_size((200, 24)).columns >= 120 else 4]
+    columns = ["model", "top-1 %", "MB", "weights", "verification", "licence", "data"]
+    columns = columns[: 7 if shutil.get_terminal_size((200, 24)).columns >= 120 else 5]
     for column in columns:
         numeric = column in ("top-1 %", "MB")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "data")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=column not in ("data", "verification"))
     for r in sorted(records, key=lambda r: (r.kind != "embedded", r.name)):
         top1 = f"{r.metrics['top1']:.2f}" if "top1" in r.metrics else "–"
         size = f"{r.size / 1e6:.1f}" if r.size else "–"
-        cells = [r.name, top1, size, r.availability, r.licence, r.data.split(":")[0]]
+        cells = [r.name, top1, size, r.availability, r.status, r.licence, r.data.split(":")[0]]
         table.add_row(*cells[: len(columns)])
     show(table)
 
@@ -120,6 +121,7 @@ def info_command(args: argparse.Namespace) -> None:
 
         record = get_record(args.name)
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "") and k != "class_names"}
+        known["verification"] = record.status
         print(yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=110))
         if record.unsupported:
             return

@@ -42,8 +42,13 @@ def load_authors(record: Record) -> GCPNet:
             the first download's, and for a file that does not fit.
 
     >>> from gcpzoo.hub.records import get_record
-    >>> load_authors(get_record("resnet50_isqrt.in1k_li2018")).num_classes  # doctest: +SKIP
-    1000
+    >>> import os, tempfile
+    >>> from unittest.mock import patch
+    >>> offline = patch("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    >>> with tempfile.TemporaryDirectory() as folder, offline, patch.dict(os.environ, GCPZOO_CACHE=folder):
+    ...     load_authors(get_record("resnet50_isqrt.in1k_li2018"))
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: resnet50_isqrt.in1k_li2018: HF_HUB_OFFLINE is set and the authors' file is not here: ...
     """
     if record.status == UNVERIFIED:
         logging.getLogger("gcpzoo").warning("%s: %s", record.name, record.status)
@@ -104,7 +109,11 @@ def download(url: str, path: Path, name: str) -> None:
     Raises:
         ZooError: without a network, or if a page comes in place of the file; the message gives the remedy.
 
-    >>> download("https://drive.google.com/uc?id=1", Path("w.pth"), "resnet50_gap.example")  # doctest: +SKIP
+    >>> from unittest.mock import patch
+    >>> with patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+    ...     download("https://example.org/w.pth", Path("w.pth"), "resnet50_gap.example")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: ...: fetch https://example.org/w.pth by hand, put it at w.pth, and load again
     """
     by_hand = f"fetch {url} by hand, put it at {path}, and load again"
     if is_offline_mode():

@@ -74,8 +74,9 @@ def fetch(repo: str, revision: str | None, force: bool = False) -> tuple[Path, P
     Returns:
         The two cached files, and the commit (40 hex digits). A server that names no commit leaves ``revision``.
 
-    >>> fetch("owner/animals", "v1.0")[2]  # doctest: +SKIP
-    '3f1c2b…'
+    >>> fetch("owner/animals/v1", None)
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: 'owner/animals/v1' is not a repository's name: expected owner/repo ...
     """
     api = hub_api()
     cached = not force and no_name_resolution()
@@ -110,8 +111,11 @@ def search_hub(query: str | None = None, author: str | None = None, limit: int =
     Returns:
         For each: ``repo``, ``downloads``, ``likes``, ``updated`` (a date), ``private``.
 
-    >>> search_hub("animals")  # doctest: +SKIP
-    [{'repo': 'owner/animals', 'downloads': 12, 'likes': 1, 'updated': '2026-01-01', 'private': False}]
+    >>> from unittest.mock import patch
+    >>> with patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+    ...     search_hub("animals")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: the Hub: the cache lacks what is needed, and HF_HUB_OFFLINE is set; ...
     """
     if no_name_resolution():
         raise ZooError(
