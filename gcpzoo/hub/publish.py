@@ -143,7 +143,9 @@ def publish(
     target = Target(repo, private, branch, create_pr, message, tag, collection)
     model, record, weights, training = _prepare(source, licence, about or {})
     with tempfile.TemporaryDirectory() as folder:
-        files = _write(Path(folder), model, record, weights, training)
+        files, digest = _write(Path(folder), model, record, weights, training)
+        if record.kind != "authors":  # its hash is the one of the authors' file
+            record = dataclasses.replace(record, sha256=digest)
         if dry_run:
             card = hub_card(repo, record, datasets, base_model)
             return Published(repo, None, None, (*sorted(files), "README.md"), card)
@@ -197,17 +199,20 @@ def _run_results(checkpoint: Path) -> dict[str, Any]:
     return about
 
 
-def _write(folder: Path, model: GCPNet, record: Record, weights: Path | None, training: Path | None) -> dict[str, Path]:
-    """Write what is published into ``folder``; stored weights are copied as they are."""
+def _write(
+    folder: Path, model: GCPNet, record: Record, weights: Path | None, training: Path | None
+) -> tuple[dict[str, Path], str]:
+    """Write what is published into ``folder``; stored weights are copied as they are. Give the files and the hash."""
     if weights:
         shutil.copyfile(weights, folder / WEIGHTS)
-        write_config(model, folder, sha256(weights), record.about())
+        digest = sha256(weights)
+        write_config(model, folder, digest, record.about())
     else:
-        save_local(model, folder, record.about())
+        digest = save_local(model, folder, record.about())
     files = {name: folder / name for name in (CONFIG, WEIGHTS)}
     if training:
         files["training.yaml"] = training
-    return files
+    return files, digest
 
 
 def _send(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -73,6 +74,31 @@ class TestHostile:
         with (checkpoint / "config.json").open("ab") as file:
             file.truncate(64 * 2**20)
         with pytest.raises(ZooError, match="larger than 32 MiB"):
+            gcpzoo.load(checkpoint)
+
+    def test_text_of_another_encoding_is_named(self, checkpoint):
+        (checkpoint / "config.json").write_bytes('{"library": "gcpzoo", "name": "ü"}'.encode("latin-1"))
+        with pytest.raises(ZooError, match=r"config.json must be UTF-8 text \(invalid"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("key", ["num_classes", "backbone", "head"])
+    def test_a_configuration_that_lacks_a_key_is_named(self, checkpoint, key):
+        config = json.loads((checkpoint / "config.json").read_text())
+        del config["model"][key]
+        (checkpoint / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ZooError, match=f"config.json lacks '{key}' in 'model'"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_numbers_must_be_finite(self, checkpoint, value):
+        edit(checkpoint, preprocessing={"mean": [value, 0.5, 0.5]})
+        with pytest.raises(ZooError, match="config.json must hold finite numbers, got -?(NaN|Infinity)"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("arguments", [[1], "width", 3])
+    def test_arguments_of_the_backbone_are_a_mapping(self, checkpoint, arguments):
+        edit(checkpoint, model={"backbone_args": arguments})
+        with pytest.raises(ZooError, match="backbone_args must be a mapping, got"):
             gcpzoo.load(checkpoint)
 
     @pytest.mark.parametrize("names", [["one"], "abc", [1, 2, 3], {"0": "a"}])
