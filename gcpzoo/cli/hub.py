@@ -1,4 +1,4 @@
-"""The command line's part of the hub: ``publish``, ``convert``, ``verify``, ``search-hub``, ``card``."""
+"""The commands of the hub: ``publish``, ``convert``, ``verify``, ``search-hub``, ``card``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from gcpzoo.hub.convert import SOURCES, TRIANGLES
 
 
 def add_commands(subparsers: Any) -> None:
-    """Add the commands to ``argparse``'s ``subparsers``; each sets ``handler``, a function of the parsed arguments that
-    returns the exit code. Neither torch nor the Hub's client is imported before it runs."""
+    """Add the commands to ``argparse``'s ``subparsers``.
+
+    Each sets ``handler``, a function of the parsed arguments that returns the exit code. Neither torch nor the Hub's
+    client is imported before it runs.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_commands(parser.add_subparsers())
+    >>> parser.parse_args(["publish", "runs/mine/checkpoints/last.ckpt", "owner/mine", "--tag", "v1"]).tag
+    'v1'
+    """
     p = subparsers.add_parser("publish", help="publish a model on the Hugging Face Hub")
     p.add_argument("model", help="a zoo name, a folder, or a run's last.ckpt")
     p.add_argument("repo", help="owner/name on the Hub")
@@ -45,7 +53,7 @@ def add_commands(subparsers: Any) -> None:
 
     p = subparsers.add_parser("search-hub", help="models on the Hub that this library loads")
     p.add_argument("query", nargs="?", help="part of the name")
-    p.add_argument("--author", help="a user or an organisation")
+    p.add_argument("--author", help="a user or an organization")
     p.add_argument("--limit", type=int, default=50)
     p.set_defaults(handler=_search)
 
@@ -111,7 +119,7 @@ def _search(args: argparse.Namespace) -> int:
     for m in found:
         print(f"{m['repo']:50} {m['downloads']:>9} downloads {m['likes']:>5} likes  {m['updated']}")
     if not found:
-        print("the Hub has no such model")
+        print("no such model on the Hub")
     return 0
 
 
