@@ -5,7 +5,7 @@
 
 A ResNet-18 up to layer1: 64 channels, reduced to 32 but for gap, mgcrp and svd_topn (which sets 50 eigenvalues to
 nothing). 8 pictures of 32×32 px a step out of 64 of noise in 8 classes, that differ in colour and in how neighbouring
-pixels go together: learnt by heart, the loss falls. SGD with momentum, gradients cut at norm 5. Looked at in every step:
+pixels go together; it is learnt by heart. SGD with momentum; gradients cut at norm 5. Looked at in every step:
 the loss; the gradients after the scale is taken out, but for steps that the scaler skips (it starts at 65536 and halves
 itself after each); the weights after the step. ``finite`` is "yes" or the first of them that is not, with the step.
 Writes results/half_precision.csv: ``machine`` says where it ran.
