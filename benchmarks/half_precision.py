@@ -4,7 +4,7 @@
     python benchmarks/half_precision.py [--steps 200] [--threads 2] [--heads isqrt …] [--precision float16 bfloat16]
 
 A ResNet-18 up to layer1: 64 channels, reduced to 32 but for gap, mgcrp and svd_topn (which sets 50 eigenvalues to
-nothing). 8 pictures of 32×32 px a step out of 64 of noise in 8 classes, that differ in colour and in how neighbouring
+nothing). 8 images of 32×32 px a step out of 64 of noise in 8 classes, that differ in color and in how neighbouring
 pixels go together; it is learnt by heart. SGD with momentum; gradients cut at norm 5. Looked at in every step:
 the loss; the gradients after the scale is taken out, but for steps that the scaler skips (it starts at 65536 and halves
 itself after each); the weights after the step. ``finite`` is "yes" or the first of them that is not, with the step.
@@ -22,17 +22,17 @@ import torch
 from torch import Tensor, nn
 
 import gcpzoo
-from gcpzoo.callbacks import hardware
+from gcpzoo.training.callbacks import hardware
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CLASSES, PICTURES, BATCH = 8, 64, 8
+CLASSES, IMAGES, BATCH = 8, 64, 8
 DIMS = {"gap": None, "mgcrp": "auto", "svd_topn": None}
 
 
-def pictures() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    y = torch.arange(PICTURES) % CLASSES
-    x = torch.randn(PICTURES, 3, 32, 32, generator=generator)
+    y = torch.arange(IMAGES) % CLASSES
+    x = torch.randn(IMAGES, 3, 32, 32, generator=generator)
     mixes = torch.randn(CLASSES, 3, 3, generator=generator)
     x = torch.einsum("bij,bjhw->bihw", mixes[y], x)
     x = x + (y[:, None, None, None] / CLASSES) * x.roll(1, 3)
@@ -49,11 +49,11 @@ def train(head: str, dtype: torch.dtype, steps: int, rate: float) -> dict[str, A
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=rate, momentum=0.9)
     scaler = torch.amp.GradScaler(DEVICE, enabled=dtype is torch.float16)
-    x, y = pictures()
+    x, y = images()
     order = torch.Generator().manual_seed(1)
     skipped, verdict, losses = 0, "yes", []
     for step in range(steps):
-        chosen = torch.randperm(PICTURES, generator=order)[:BATCH].to(DEVICE)
+        chosen = torch.randperm(IMAGES, generator=order)[:BATCH].to(DEVICE)
         with torch.autocast(DEVICE, dtype):
             loss = nn.functional.cross_entropy(model(x[chosen]).float(), y[chosen])
         losses.append(float(loss))

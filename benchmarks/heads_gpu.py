@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from training_step import measure as training_step
 
-from gcpzoo.callbacks import hardware
+from gcpzoo.training.callbacks import hardware
 from gcpzoo.functional import matrix_power, newton_schulz_sqrt, svd_sqrt, triangle
 
 RESULTS = Path(__file__).parent / "results"

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 import gcpzoo
-from gcpzoo.training.allocator import keep_freed_memory
-from gcpzoo.training.callbacks import hardware
-from gcpzoo.training.optimizers import create_optimizer, parameter_groups
+from gcpzoo.cli.training.allocator import keep_freed_memory
+from gcpzoo.cli.training.callbacks import hardware
+from gcpzoo.cli.training.optimizers import create_optimizer, parameter_groups
 
 CASES = [
     # backbone, pixels, batch, classes, head
