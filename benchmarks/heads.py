@@ -47,7 +47,7 @@ from gcpzoo.functional import (
     triangle,
 )
 from gcpzoo.functional.small_side import features, gram
-from gcpzoo.cli.training.allocator import keep_freed_memory
+from gcpzoo.training.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "heads.csv"

@@ -27,10 +27,10 @@ from typing import Any
 
 import textbook
 import torch
+from gcpzoo.training.callbacks import hardware
 from torch import Tensor
 from training_step import measure as training_step
 
-from gcpzoo.training.callbacks import hardware
 from gcpzoo.functional import matrix_power, newton_schulz_sqrt, svd_sqrt, triangle
 
 RESULTS = Path(__file__).parent / "results"

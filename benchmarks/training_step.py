@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gcpzoo.cli.training.callbacks import hardware
 from torch import nn
 
 import gcpzoo
-from gcpzoo.cli.training.allocator import keep_freed_memory
-from gcpzoo.cli.training.callbacks import hardware
-from gcpzoo.cli.training.optimizers import create_optimizer, parameter_groups
+from gcpzoo.training.allocator import keep_freed_memory
+from gcpzoo.training.optimizers import create_optimizer, parameter_groups
 
 CASES = [
     # backbone, pixels, batch, classes, head
