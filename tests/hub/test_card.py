@@ -127,6 +127,14 @@ class TestRepublishing:
         assert ModelCard(again.card).data.to_dict() == ModelCard(first).data.to_dict()
 
 
+def test_each_metric_stands_beside_its_own_control(small):
+    about = {**ABOUT, "control": {"top1": 80.25, "top5": 97.5}}
+    card = publish(small, "owner/animals", about=about, dry_run=True).card
+    assert "| Top-1 accuracy (%) | 91.50 | 80.25 |" in card
+    assert "| Top-5 accuracy (%) | 100.00 | 97.50 |" in card
+    assert "| Top-5 accuracy (%) | 100.00 | – |" in publish(small, "owner/animals", about=ABOUT, dry_run=True).card
+
+
 def test_the_card_says_how_far_the_weights_are_verified(hub: Hub, small):
     assert "Weights: unverified" not in published(small).card
     assert "Weights: accuracy verified." in publish("resnet18_isqrt.digits", "owner/digits", dry_run=True).card

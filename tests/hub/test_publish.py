@@ -218,6 +218,11 @@ def test_search_finds_what_was_published(hub: Hub, small):
     hub.seed("owner/foreign", {"config.json": b"{}"})
     assert [m["repo"] for m in search_hub()] == ["owner/animals"]
     assert search_hub("nothing of this name") == []
+    published(small, "owner/flowers")
+    assert [m["repo"] for m in search_hub("flow")] == ["owner/flowers"]
+    assert [m["repo"] for m in search_hub(author="owner")] == ["owner/animals", "owner/flowers"]
+    assert search_hub(author="visitor") == []
+    assert len(search_hub(limit=1)) == 1
 
 
 def test_weights_without_a_licence_are_not_published(hub: Hub, small):
