@@ -70,6 +70,11 @@ class TestCard:
         with pytest.raises(ZooError, match="cannot be read, mend it first"):
             published(small)
 
+    def test_an_identifier_is_written_as_the_hub_writes_it(self, small):
+        card = ModelCard(publish(small, "owner/animals", licence="Apache-2.0", dry_run=True).card)
+        assert card.data.license == "apache-2.0"
+        assert ModelCard(publish(small, "owner/animals", dry_run=True).card).data.license == "unknown"
+
     def test_a_licence_in_words_is_other(self, hub: Hub, small):
         card = ModelCard(publish(small, "owner/animals", licence="other (CUB: non-commercial research)").card)
         assert card.data.license == "other"
