@@ -68,10 +68,11 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _new_option(option: str, value: Any) -> str | None:
     """Return the new name of an option that has moved; ``None`` for one of today."""
-    if option in ("model.optimizer", "model.schedule"):  # today a group of options, once the name of a class
-        is_name = isinstance(value, str) and not value.endswith(CONFIG_SUFFIXES)
-        return f"{option}.name" if is_name else None
     for old, new in MOVED_OPTIONS.items():
-        if option == old or option.startswith(f"{old}."):
+        if new.startswith(f"{old}."):  # the former name of a class is a group of options today
+            is_class_name = isinstance(value, str) and not value.endswith(CONFIG_SUFFIXES)
+            if option == old and is_class_name:
+                return new
+        elif option == old or option.startswith(f"{old}."):
             return new + option.removeprefix(old)
     return None
