@@ -27,8 +27,12 @@ def start(folder: Path, *arguments: str) -> tuple[int, str, str, float]:
     """Exit code, stdout, ``light`` or ``torch``, and seconds of CPU of a command in a process of its own."""
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], cwd=folder, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )  # fmt: skip
+        [sys.executable, "-c", RUN, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
     *_, weight, seconds = done.stderr.split()
     return done.returncode, done.stdout + done.stderr, weight, float(seconds)
 
