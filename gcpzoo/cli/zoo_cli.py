@@ -22,6 +22,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub.load import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.weights import misfit
 from gcpzoo.training import ClassificationTask, RunReport
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
@@ -141,6 +142,8 @@ class ZooCLI(LightningCLI):
             raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
         classes, trained = self.datamodule.num_classes, self.model.trained_classes
         if self.run_checkpoint:
+            if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
+                raise ZooError(f"{self.ckpt_path} does not fit its configuration: {wrong}")
             self.model.start = self.run_checkpoint.start
             trained = self.run_checkpoint.hyper_parameters["num_classes"]
         if self.subcommand != "fit" and trained is not None and trained != classes:
