@@ -26,8 +26,8 @@ from gcpzoo.cli.training.callbacks import hardware
 from torch import nn
 
 import gcpzoo
-from gcpzoo.training.allocator import keep_freed_memory
 from gcpzoo.training import OptimizerConfig
+from gcpzoo.training.allocator import keep_freed_memory
 
 CASES = [
     # backbone, pixels, batch, classes, head

@@ -54,13 +54,14 @@ def add(args: argparse.Namespace) -> str:
         digest = save_local(model, temporary, dtype=torch.float16)
         shutil.copyfile(Path(temporary) / WEIGHTS, HERE / f"{name}.safetensors")
     m, batch = config["model"], config["data"]["init_args"]["batch_size"]
+    o = m["optimizer"]
     recipe = [
         f"{report['fit']['epochs']} epochs",
         f"batch {batch}",
-        f"{m['optimizer']}, {m['schedule']} from {m['lr']}, classifier ×{m['classifier_lr_factor']:g}",
-        f"weight decay {m['weight_decay']}",
+        f"{o['name']}, {m['schedule']['name']} from {o['lr']}, classifier ×{o['classifier_lr_factor']:g}",
+        f"weight decay {o['weight_decay']}",
         f"label smoothing {m['label_smoothing']}",
-        *([f"{', '.join(m['frozen_stages'])} frozen"] if m["frozen_stages"] else []),
+        *([f"{', '.join(m['frozen'])} frozen"] if m["frozen"] else []),
         config["trainer"]["precision"] or "float32",
         "final epoch",
     ]

@@ -18,7 +18,7 @@ TRAINER_COMMANDS = {
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
 }
-COMMANDS = ("list", "info", "predict", "demo", "hub")
+COMMANDS = ("list", "info", "predict", "demo", "publish", "convert", "verify", "search_hub", "card")
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 
 

@@ -175,7 +175,7 @@ class ZooCLI(LightningCLI):
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
 
     def after_fit(self) -> None:
-        if self.trainer.fast_dev_run:
+        if getattr(self.trainer, "fast_dev_run", False):
             return
         if self.config[self.subcommand].evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)

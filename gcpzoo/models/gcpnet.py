@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.heads import create_head, head_arguments
+from gcpzoo.heads import Head, create_head, head_arguments
 from gcpzoo.heads.registry import check_arguments, head_class
 from gcpzoo.models.backbones import FILES, create_backbone
+from gcpzoo.models.base import Backbone
 from gcpzoo.models.preprocessing import Preprocessing
 
 FUSIONS = ("sum", "concat", "all")
@@ -51,8 +52,8 @@ class GCPNet(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        head: nn.Module,
+        backbone: Backbone,
+        head: Head,
         num_classes: int,
         fusion: str | None = None,
         hidden: Sequence[int] = (),
@@ -67,7 +68,7 @@ class GCPNet(nn.Module):
         self.preprocessing: Preprocessing | None = None
         self.record: Any = None
         first = backbone.num_features if fusion == "concat" else 0
-        self.num_features: int = head.out_features + first  # type: ignore[operator, assignment]
+        self.num_features: int = head.out_features + first
         self.reset_classifier(num_classes)
 
     @classmethod
@@ -107,7 +108,7 @@ class GCPNet(nn.Module):
         linear = nn.Linear(sizes[-1], num_classes)
         self.classifier: nn.Module = nn.Sequential(*layers, linear) if layers else linear
         if self.fusion == "sum":
-            self.first_classifier = nn.Linear(self.backbone.num_features, num_classes)  # type: ignore[arg-type]
+            self.first_classifier = nn.Linear(self.backbone.num_features, num_classes)
         self.num_classes = num_classes
         self.config["num_classes"] = num_classes
         self.class_names = self.class_descriptions = self.record = None
@@ -143,7 +144,7 @@ class GCPNet(nn.Module):
         >>> model.forward_head(f).shape, model.forward_head(f, pre_logits=True).shape
         (torch.Size([1, 10]), torch.Size([1, 64]))
         """
-        prefix: int = self.backbone.num_prefix_tokens  # type: ignore[assignment]
+        prefix: int = self.backbone.num_prefix_tokens
         positions = f if self.fusion == "all" else f[:, :, prefix:]
         v: Tensor = self.head(positions)
         if self.fusion in ("sum", "concat"):

@@ -175,7 +175,7 @@ class ClassificationTask(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the classes and the preprocessing from the data, and refuse data of other classes."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "predict" or not hasattr(data, "class_names"):
             return
         if data.num_classes != self.model.num_classes:
