@@ -19,6 +19,8 @@ TRAINER_COMMANDS = {
 }
 COMMANDS = ("list", "info", "predict", "demo", "hub")
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
+EXTRAS = {"gdown": "authors", "tensorboard": "tensorboard", "torchcodec": "fast"}
+"""The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except ModuleNotFoundError as error:
-        print(f"gcpzoo: error: {error}; install what the project needs: pip install .", file=sys.stderr)
+        print(f"gcpzoo: error: {error}; {_installation(error.name or '')}", file=sys.stderr)
         return 2
     except Exception as error:
         mistake: BaseException | None = error
@@ -87,6 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"gcpzoo: error: {mistake}", file=sys.stderr)
         return 2
+
+
+def _installation(module: str) -> str:
+    """Say what to install for a module that is missing."""
+    if extra := EXTRAS.get(module.partition(".")[0]):
+        return f"this needs the extra {extra!r}: pip install 'gcpzoo[{extra}]'"
+    return "the installation is incomplete: pip install --force-reinstall gcpzoo"
 
 
 if __name__ == "__main__":
