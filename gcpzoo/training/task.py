@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
-from gcpzoo.models.backbones import find_modules
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.surgery import find_modules
 from gcpzoo.training.checks import check_ranges
 from gcpzoo.training.metrics import MeanClassAccuracy
 from gcpzoo.training.network import START_OPTIONS, build_network
