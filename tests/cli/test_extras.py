@@ -18,17 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_extra_is_named_for_the_package_it_installs() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    parts = {name: packages for name, packages in declared["optional-dependencies"].items() if name not in ("all", "dev")}
+    parts = {
+        name: packages for name, packages in declared["optional-dependencies"].items() if name not in ("all", "dev")
+    }
     assert {extra: [module] for module, extra in EXTRAS.items()} == {
         extra: [package.partition(">")[0] for package in packages] for extra, packages in parts.items()
     }
     assert not [d for d in declared["dependencies"] if d.startswith(tuple(EXTRAS))]
-    assert declared["optional-dependencies"]["all"] == [f"gcpzoo[{','.join(parts)}]"]
+    assert optional["all"] == [f"gcpzoo[{','.join(parts)}]"]
 
 
-def test_a_missing_extra_is_one_line_that_names_it(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_extra_is_one_line_that_names_it(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     monkeypatch.setenv("GCPZOO_CACHE", str(tmp_path / "cache"))
     code, _, err = cli("verify", "resnet50_isqrt.in1k_li2018")
