@@ -10,7 +10,19 @@ import pytest
 import gcpzoo
 
 ROOT = Path(gcpzoo.__file__).parent
-ROOMS = ("cli", "serve", "experiments", "training", "analysis", "hub", "data", "models", "blocks", "heads", "functional")
+ROOMS = (
+    "cli",
+    "serve",
+    "experiments",
+    "training",
+    "analysis",
+    "hub",
+    "data",
+    "models",
+    "blocks",
+    "heads",
+    "functional",
+)
 GROUND = ("errors", "paths")
 FILES = sorted(ROOT.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60

@@ -1,4 +1,4 @@
-"""The command line's part of the hub: ``publish``, ``convert``, ``verify``, ``search-hub``, ``card``."""
+"""The commands of the hub: ``publish``, ``convert``, ``verify``, ``search-hub``, ``card``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from gcpzoo.hub.convert import SOURCES, TRIANGLES
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the commands to ``argparse``'s ``subparsers``; each sets ``handler``, a function of the parsed arguments that
-    returns the exit code. Neither torch nor the Hub's client is imported before it runs."""
+    """Add the commands to ``argparse``'s ``subparsers``.
+
+    Each sets ``handler``, a function of the parsed arguments that returns the exit code. Neither torch nor the Hub's
+    client is imported before it runs.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_parser(parser.add_subparsers())
+    >>> parser.parse_args(["publish", "runs/mine/checkpoints/last.ckpt", "owner/mine", "--tag", "v1"]).tag
+    'v1'
+    """
     p = subparsers.add_parser("publish", help="publish a model on the Hugging Face Hub")
     p.add_argument("model", help="a zoo name, a folder, or a run's last.ckpt")
     p.add_argument("repo", help="owner/name on the Hub")
@@ -23,6 +31,9 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--datasets", nargs="*", default=[], help="ids of the training data on the Hub")
     p.add_argument("--base-model", help="id of the model that it was fine-tuned from")
     p.add_argument("--dry-run", action="store_true", help="write and check everything, send nothing")
+    p.add_argument("--branch", default="main", help="branch to commit to; created if missing (main)")
+    p.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    p.add_argument("--message", help="title of the commit")
     p.set_defaults(handler=_publish)
 
     p = subparsers.add_parser("convert", help="convert the authors' weights into our format")
@@ -42,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
 
     p = subparsers.add_parser("search-hub", help="models on the Hub that this library loads")
     p.add_argument("query", nargs="?", help="part of the name")
-    p.add_argument("--author", help="a user or an organisation")
+    p.add_argument("--author", help="a user or an organization")
     p.add_argument("--limit", type=int, default=50)
     p.set_defaults(handler=_search)
 
@@ -65,11 +76,17 @@ def _publish(args: argparse.Namespace) -> int:
         datasets=args.datasets,
         base_model=args.base_model,
         dry_run=args.dry_run,
+        branch=args.branch,
+        create_pr=args.create_pr,
+        message=args.message,
     )
     if args.dry_run:
         print(f"would publish {', '.join(done.files)} to {done.repo}:\n\n{done.card}")
         return 0
-    print(f"commit {done.commit} ({', '.join(done.files)})" if done.files else f"unchanged, at commit {done.commit}")
+    if done.files:
+        print(f"commit {done.commit} ({', '.join(done.files)})")
+    else:
+        print(f"unchanged, at commit {done.commit}: nothing sent; write access not tested")
     print(done.url)
     print(f"load it with: {done.line}")
     return 0
@@ -102,7 +119,7 @@ def _search(args: argparse.Namespace) -> int:
     for m in found:
         print(f"{m['repo']:50} {m['downloads']:>9} downloads {m['likes']:>5} likes  {m['updated']}")
     if not found:
-        print("the Hub has no such model")
+        print("no such model on the Hub")
     return 0
 
 

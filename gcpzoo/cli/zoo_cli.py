@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.training import ClassificationTask, RunReport

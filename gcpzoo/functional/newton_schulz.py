@@ -181,8 +181,9 @@ def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> T
 
     The result is a polynomial of the covariance. It is iterated on the smaller side of the data matrix, or, where that
     is faster (on a CPU from 64 rows), evaluated on its eigenvalues; the two agree to rounding.
-    The backward pass keeps the features and one or two matrices of the smaller side. With ``GCPZOO_TRITON=ieee`` in the
-    environment a CUDA device runs the steps in one Triton kernel; that kernel has not been run on a GPU yet.
+    The backward pass keeps the features and one or two matrices of the smaller side. With
+    ``GCPZOO_TRITON=bf16x3`` in the environment a CUDA device runs the steps for at most 128 rows in one Triton kernel;
+    that kernel has not been run on a GPU yet.
 
     >>> import torch
     >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcpzoo.functional.checks import check_name
 
-TRITON_PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+TRITON_PRECISIONS = ("tf32x3", "bf16x3", "tf32")
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -80,7 +80,7 @@ def triton_precision() -> str | None:
     """Read ``GCPZOO_TRITON``: the arithmetic of the Triton kernel, ``None`` where it is not set.
 
     Raises:
-        ZooError: not one of ``ieee``, ``tf32x3``, ``bf16x3``, ``tf32``.
+        ZooError: not one of ``tf32x3``, ``bf16x3``, ``tf32``.
 
     >>> import os
     >>> os.environ["GCPZOO_TRITON"] = "tf32"

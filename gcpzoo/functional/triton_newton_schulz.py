@@ -1,9 +1,10 @@
 """The Newton–Schulz chain as one Triton kernel: one program per matrix, no matrix leaves the chip between the steps.
 
-It is off by default. ``GCPZOO_TRITON=ieee`` (or ``tf32x3``, ``bf16x3``, ``tf32``: the arithmetic of the products) uses
-it for float32 matrices of at most 256 rows on a CUDA device; everything else takes the PyTorch products. The kernel is
-checked in Triton's interpreter. It has NOT been run on a GPU: neither its speed is measured nor the size from which its
-registers spill (value with derivative holds seven matrices).
+It is off by default. ``GCPZOO_TRITON=bf16x3`` (or ``tf32x3``, ``tf32``: the arithmetic of the products) uses it on a
+CUDA device for float32 matrices of at most :data:`LIMITS` rows; everything else takes the PyTorch products. The kernel
+is checked in Triton's interpreter and compiled for compute capability 9.0 (``benchmarks/triton_compile.py``): larger
+matrices run out of registers or shared memory, and ``ieee`` products take minutes to compile, so neither is offered. It
+has NOT been run on a GPU: its speed is not measured.
 
 ``tf32x3`` and ``bf16x3`` (Markidis et al., IPDPSW 2018) sum three products of factors split into two short numbers.
 Relative error of the derivative after 5 steps, 49 to 256 rows, with each product imitated in PyTorch, its factors
@@ -24,7 +25,10 @@ from torch import Tensor
 
 from gcpzoo.functional.precision import triton_precision
 
+LIMITS = {"bf16x3": 128, "tf32x3": 64, "tf32": 64}
+"""Most rows for which value with derivative compiles to something that can be launched."""
 LIMIT = 256
+"""Most rows that :func:`iterate` takes at all."""
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -96,7 +100,8 @@ def precision(a: Tensor) -> str | None:
     True
     """
     chosen = triton_precision()
-    return chosen if a.is_cuda and a.dtype == torch.float32 and a.shape[1] <= LIMIT else None
+    fits = chosen is not None and a.dtype == torch.float32 and a.shape[1] <= LIMITS[chosen]
+    return chosen if fits and a.is_cuda else None
 
 
 def iterate(

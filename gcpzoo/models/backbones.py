@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import gcpzoo.models.from_timm as from_timm
+import gcpzoo.models.from_torchvision as from_torchvision
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.models import from_timm, from_torchvision
 from gcpzoo.models.base import TAIL, Backbone
 from gcpzoo.models.surgery import last_stage, set_last_stride
 from gcpzoo.models.weights import misfit, read_tensors

@@ -12,7 +12,7 @@ import torch
 
 from gcpzoo.data.images import ImageError, list_images, read_image
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet
 
 

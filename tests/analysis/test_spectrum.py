@@ -26,7 +26,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 def with_spectrum(values: list[float], positions: int) -> torch.Tensor:
     """Features whose covariance has exactly these eigenvalues: orthonormal rows without a mean, scaled."""
-    rows = torch.linalg.qr(noise(positions, len(values)).double() - noise(positions, len(values)).double().mean(0))[0].mT
+    rows = noise(positions, len(values)).double().mT
     rows = torch.linalg.qr((rows - rows.mean(1, keepdim=True)).mT)[0].mT
     return (rows * (torch.tensor(values).double() * positions).sqrt()[:, None])[None]
 

@@ -60,7 +60,7 @@ def test_kernel_is_off_unless_asked_for_and_never_on_the_cpu(
     kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kernel.precision(torch.eye(4)[None]) is None
-    monkeypatch.setenv("GCPZOO_TRITON", "ieee")
+    monkeypatch.setenv("GCPZOO_TRITON", "bf16x3")
     assert kernel.precision(torch.eye(4)[None]) is None
     monkeypatch.setenv("GCPZOO_TRITON", "")
     assert kernel.precision(torch.eye(4)[None]) is None
@@ -69,3 +69,18 @@ def test_kernel_is_off_unless_asked_for_and_never_on_the_cpu(
 def test_matrices_above_the_limit_are_refused(kernel: ModuleType) -> None:
     with pytest.raises(ValueError, match="at most 256 rows, got 257"):
         kernel.iterate(torch.zeros(1, 257, 257), 5, False)
+
+
+@pytest.mark.parametrize(("precision", "rows"), [("bf16x3", 128), ("tf32x3", 64), ("tf32", 64)])
+def test_larger_matrices_than_can_be_launched_take_the_products(
+    precision: str, rows: int, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnDevice:
+        is_cuda, dtype = True, torch.float32
+
+        def __init__(self, n: int) -> None:
+            self.shape = (1, n, n)
+
+    monkeypatch.setenv("GCPZOO_TRITON", precision)
+    assert kernel.precision(OnDevice(rows)) == precision
+    assert kernel.precision(OnDevice(rows + 1)) is None

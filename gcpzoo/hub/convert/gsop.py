@@ -34,7 +34,12 @@ TABLE = (
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``resnet50`` or ``resnet101``."""
+    """Give the configuration and the renamed tensors of ``resnet50`` or ``resnet101``.
+
+    >>> import torch
+    >>> convert({"fc.weight": torch.zeros(5, 2048)}, "resnet50")[0]["num_classes"]
+    5
+    """
     name = match(r".*?(resnet(?:18|34|50|101|152)).*", arch, "resnet50, resnet101, resnet50_maximum")
     state = rename(tensors, TABLE)
     config: dict[str, Any] = {"backbone": name[1], "head": "gap", "last_stride": 1, **sizes(state)}
