@@ -6,7 +6,6 @@ import logging
 import shutil
 from pathlib import Path
 
-import gdown
 from filelock import FileLock
 from huggingface_hub import is_offline_mode
 
@@ -115,6 +114,8 @@ def download(url: str, path: Path, name: str) -> None:
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: ...: fetch https://example.org/w.pth by hand, put it at w.pth, and load again
     """
+    import gdown  # slow to import, and of no use to any other model
+
     by_hand = f"fetch {url} by hand, put it at {path}, and load again"
     if is_offline_mode():
         raise ZooError(f"{name}: HF_HUB_OFFLINE is set and the authors' file is not here: {by_hand}")
