@@ -61,6 +61,14 @@ def small_fit(folder: Path) -> list[str]:
 
 
 @pytest.fixture
+def run_folder(cli: Callable, small_fit: list[str], tmp_path: Path) -> Path:
+    """Folder of a small run that has ended."""
+    code, _, err = cli(*small_fit, "--output", "run")
+    assert code == 0, err
+    return tmp_path / "run"
+
+
+@pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Hub], None]:
     """Point this process's client at a Hub, with a cache of its own, plain HTTP and no waiting between attempts."""
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gcpzoo.cli.list import describe_heads
 from gcpzoo.cli.tables import show
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.records import get_record, list_models
@@ -15,12 +16,12 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
     p = subparsers.add_parser("info", help="what is known of a model: record, size, cost")
     p.add_argument("name", help="a model of the zoo, hf-hub:owner/repo, a folder, or BACKBONE_HEAD")
-    p.add_argument("--size", type=int, help="side of the images for the counted multiply-adds")
+    p.add_argument("--size", type=int, help="side of the images that multiply-adds are counted for")
     p.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the record, then parameters and multiply-adds counted on the network itself."""
+    """Print the record, then the parameters and multiply-adds of the network."""
     config: dict[str, Any]
     if args.name in list_models():
         import yaml
@@ -42,13 +43,12 @@ def run(args: argparse.Namespace) -> None:
 
 def _config_of(name: str) -> tuple[dict[str, Any], int | None]:
     """Return configuration and image size of a folder, a Hub repository, or a plain ``BACKBONE_HEAD``."""
-    from gcpzoo.heads import list_heads
-    from gcpzoo.hub import load
-
     if ":" in name.removeprefix("timm:") or Path(name).exists():
+        from gcpzoo.hub import load
+
         model = load(name)
         return model.config, model.preprocessing.crop if model.preprocessing else None
-    for head in sorted(list_heads(), key=len, reverse=True):
+    for head in sorted(describe_heads(), key=len, reverse=True):
         if name.endswith(f"_{head}"):
             return {"backbone": name.removesuffix(f"_{head}"), "head": head}, None
     get_record(name)  # raises, naming the nearest

@@ -1,4 +1,4 @@
-"""``gcpzoo list``: models, heads, backbones. Torch is not imported, but for backbones."""
+"""``gcpzoo list``: models, heads, backbones. Only backbones need torch."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from gcpzoo import __version__
+from gcpzoo.cli.exits import causes
 from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
 from gcpzoo.errors import ZooError
 
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
         return train(arguments)
     args = parser().parse_args(argv)
-    args.run_command = run
+    args.run_command = run  # the demo runs other commands
     code: int | None = args.handler(args)
     return code or 0
 
@@ -73,22 +74,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     try:
         return run(argv)
-    except KeyboardInterrupt:
-        print("gcpzoo: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         return 0
-    except ModuleNotFoundError as error:
-        print(f"gcpzoo: error: {error}; {_installation(error.name or '')}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        mistake: BaseException | None = error
-        while mistake is not None and not isinstance(mistake, ZooError):
-            mistake = mistake.__cause__  # jsonargparse wraps what a constructor or a link raises
-        if mistake is None:
-            raise
-        print(f"gcpzoo: error: {mistake}", file=sys.stderr)
-        return 2
+    except BaseException as error:
+        return _explain(error)
+
+
+def _explain(error: BaseException) -> int:
+    """Print what ended a command and return the exit code; raise defects of ours again."""
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
+        print("gcpzoo: stopped", file=sys.stderr)
+        return 130
+    mistake: BaseException | None = error
+    while mistake is not None and not isinstance(mistake, ZooError):
+        mistake = mistake.__cause__  # jsonargparse wraps what a constructor or a link raises
+    if mistake is None and isinstance(error, ModuleNotFoundError):
+        mistake = ModuleNotFoundError(f"{error}; {_installation(error.name or '')}")
+    if mistake is None:
+        raise error
+    print(f"gcpzoo: error: {mistake}", file=sys.stderr)
+    return 2
 
 
 def _installation(module: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pkgutil
 import re
 from typing import Any, NoReturn
 
@@ -21,12 +22,19 @@ from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.training import ClassificationTask, OptimizerConfig, ScheduleConfig
 
 TOP_OPTIONS = ("config", "output", "evaluate", "seed_everything", "ckpt_path", "print_config", "help", "model", "data")
+CLASS_PROBLEM = r"Parser key \"([\w.]+)\":(?:.*?)\n( *)- Problem with given class_path '([^']+)':\s+(.*?)(?=\n\2- |\Z)"
+"""Groups: option, indentation, class, and the message about it, which ends where the next item of the list begins."""
 UNKNOWN_OPTION = (
-    r"nrecognized arguments: (\S+)",
-    r"[Kk]ey '([^']+)' is not expected",
-    r"ubcommand '\w+' does not accept option '([^']+)'",
+    r"^unrecognized arguments: --([^\s=]+)",
+    r"^Subcommand '\w+' does not accept option '([^']+)'",
+    r"^Option '([^']+)' is not accepted",
 )
-NOT_OF_DATA = r"(?:Group '(\w+)' does not accept option|Option) '([^']+)'(?: is not accepted)?"
+UNKNOWN_IN_GROUP = r"^Group '([\w.]+)' does not accept option '([^']+)'"
+REQUIRED = r"^the following arguments are required: (?:fit\.|validate\.|test\.|predict\.)?([\w.]+)"
+NO_CLASS = r"^Parser key \"([\w.]+)\":.*Expected a dot import path string: (\S+)"
+NOT_THE_TYPE = r"^Parser key \"([\w.]+)\":\s+Expected a (.+)\. Got value: (.*)"
+NONE_OF_THE_TYPES = r"^Parser key \"([\w.]+)\":.*\n *Subtypes: \[(.*?)\]\n.*\n *Given value: (.*)"
+NO_MAPPING = r"^Unexpected config"
 
 
 class Parser(LightningArgumentParser):
@@ -43,36 +51,54 @@ class Parser(LightningArgumentParser):
         raise ZooError(explain(str(message))) from ex
 
 
-def explain(message: str) -> str:
+def explain(message: str, group: str = "", owner: str | None = None) -> str:
     """Turn an error message of jsonargparse into one line for the user.
 
-    >>> explain("Key 'model.hed' is not expected")
+    Args:
+        message: what jsonargparse says.
+        group: options that the message is about, if it comes from within another message.
+        owner: import path of the class that takes these options.
+
+    >>> explain("Subcommand 'fit' does not accept option 'model.hed'")
     "unknown option 'model.hed': did you mean model.head or ..."
+    >>> explain('Parser key "evaluate":\\n  Expected a <class \\'bool\\'>. Got value: maybe')
+    'evaluate must be of type bool, got maybe'
     """
+    if inner := re.search(CLASS_PROBLEM, message, re.DOTALL):
+        return explain(inner[4], f"{group}{inner[1]}.", inner[3])
     for pattern in UNKNOWN_OPTION:
         if found := re.search(pattern, message):
-            return str(unknown_name("option", found[1].lstrip("-").split("=")[0], options()))
-    if found := re.search(NOT_OF_DATA, message):
-        nested = re.findall(r"NestedArg\(key='([^']+)'", message)
-        name = nested[-1] if nested else ".".join(filter(None, found.groups()))
-        return str(unknown_name("option", f"data.{name}", options()))
-    key = re.match(r'(?:Parser key|Problem with given class_path) "?\'?([\w.]+)', message)
-    where = f"{key[1]}: " if key else ""
-    if path := re.search(r"Expected a dot import path string: (\S+)", message):
-        if where == "data: ":
-            return str(unknown_name("data module", path[1], data_modules()))
-        return f"{where}no class {path[1]!r}; give its import path"
-    if missing := re.search(r"arguments are required: (\S+)", message):
-        option = re.sub(r"^(fit|validate|test|predict)\.", "", missing[1])
-        return f"{where}--{where.strip(': ') + '.' if where else ''}{option} is missing"
-    if expected := re.findall(r'Parser key "([\w.]+)":\s+(Expected a [^\n]*)', message):
-        return f"{expected[-1][0]}: {expected[-1][1]}"
-    if broken := re.search(r"Problem with given class_path '([^']+)':\s+([^\n]+)", message):
-        return f"{where}{broken[1]}: {broken[2]}"
-    if message.strip().startswith("Unexpected config"):
+            return _unknown_option(f"{group}{found[1]}", group, owner)
+    if found := re.search(UNKNOWN_IN_GROUP, message):
+        return _unknown_option(f"{group}{found[1]}.{found[2]}", group, owner)
+    if found := re.search(REQUIRED, message):
+        return f"--{group}{found[1]} is missing"
+    if found := re.search(NO_CLASS, message, re.DOTALL):
+        if found[1] == "data":
+            return str(unknown_name("data module", found[2], data_modules()))
+        return f"{group}{found[1]}: no class {found[2]!r}; give its import path"
+    if found := re.search(NOT_THE_TYPE, message):
+        return f"{group}{found[1]} must be {_type(found[2])}, got {found[3]}"
+    if found := re.search(NONE_OF_THE_TYPES, message, re.DOTALL):
+        return f"{group}{found[1]} must be {_type(found[2])}, got {found[3]}"
+    if re.search(NO_MAPPING, message):
         return "a config file must be a mapping of model, data, trainer …, got something else or nothing"
-    text = " ".join(message.split("Given value type")[0].split())
-    return re.sub(r'^Parser key "([^"]+)":', r"\1:", text)[:500]
+    text = " ".join(message.split())[:500]
+    return f"{group.rstrip('.')}: {owner}: {text}" if owner else text
+
+
+def _unknown_option(name: str, group: str, owner: str | None) -> str:
+    own = [f"{group}{argument}" for argument in _arguments(pkgutil.resolve_name(owner))] if owner else []
+    return str(unknown_name("option", name, [*own, *options()]))
+
+
+def _type(text: str) -> str:
+    """Write a type as users know it: ``<class 'int'>, <class 'NoneType'>`` is ``of type int or null``."""
+    if text.startswith("typing.Literal["):
+        return f"one of {text.removeprefix('typing.Literal[').rstrip(']')}"
+    names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("NoneType", "null")
+    names = re.sub(r"typing\.Literal\[([^\]]*)\]?", r"\1", names)
+    return "of type " + " or ".join(names.split(", "))
 
 
 def data_modules() -> dict[str, type[LightningDataModule]]:
@@ -99,8 +125,13 @@ def options() -> list[str]:
         "model": [ClassificationTask],
         "trainer": [Trainer],
     }
-    names = {f"{g}.{n}" for g, classes in groups.items() for c in classes for n in inspect.signature(c).parameters}
+    names = {f"{g}.{n}" for g, classes in groups.items() for c in classes for n in _arguments(c)}
     for group, kind in (("optimizer", OptimizerConfig), ("schedule", ScheduleConfig)):
         names |= {f"model.{group}.{field.name}" for field in dataclasses.fields(kind)}
     names |= {f"model.head_args.{n}" for head in list_heads() for n in head_arguments(head)}
     return sorted(names | set(TOP_OPTIONS))
+
+
+def _arguments(kind: Any) -> list[str]:
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

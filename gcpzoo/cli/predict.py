@@ -1,4 +1,4 @@
-"""``gcpzoo predict --model NAME IMAGE…``; with ``--data`` LightningCLI answers (:mod:`gcpzoo.cli.zoo_cli`)."""
+"""``gcpzoo predict --model NAME IMAGE…``; with ``--data`` :mod:`gcpzoo.cli.zoo_cli` answers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the likeliest classes of each image."""
-    from gcpzoo.serve import Predictor, find_images
+    from gcpzoo.serve import find_images
 
-    paths = find_images(args.images)
+    paths = find_images(args.images)  # a missing file is an error before torch is imported
+
+    from gcpzoo.serve import Predictor
+
     answers = list(Predictor(args.model, args.top)(paths))
     good = [answer for answer in answers if answer.error is None]
     if args.json:
@@ -38,8 +41,6 @@ def run(args: argparse.Namespace) -> None:
             print(answer.path)
             for c in answer.classes:
                 print(f"  {100 * c.probability:6.2f} %  {c.description}")
-    bad = [answer.error for answer in answers if answer.error is not None]
+    bad = [answer.error.removeprefix("cannot read image ") for answer in answers if answer.error is not None]
     if bad:
-        raise ZooError(
-            f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(e.removeprefix('cannot read image ') for e in bad[:10])}"
-        )
+        raise ZooError(f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(bad[:10])}")

@@ -1,4 +1,4 @@
-"""Running LightningCLI: its warnings, its failures in one line, and how a stopped run goes on."""
+"""Run LightningCLI: silence known warnings, explain failures in one line, say how a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from gcpzoo.cli.exits import causes
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
 from gcpzoo.cli.zoo_cli import ZooCLI
@@ -43,7 +44,7 @@ def train(argv: Sequence[str]) -> int:
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    before, sys.argv = sys.argv, [sys.argv[0], *argv]  # further processes of the run take their arguments from there
+    before, sys.argv = sys.argv, [sys.argv[0], *argv]  # the trainer starts further processes with these
     try:
         ZooCLI(
             ClassificationTask,
@@ -56,9 +57,10 @@ def train(argv: Sequence[str]) -> int:
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
         )
-    except SystemExit as stop:
-        return _exit_code(stop)
-    except Exception as error:
+    except BaseException as error:
+        if (code := _stop_code(error)) is not None:
+            print(f"gcpzoo: stopped{_remedy()}", file=sys.stderr)
+            return code
         if isinstance(error, ZooError) or (mistake := _mistake(error)) is None:
             raise
         raise ZooError(mistake) from error
@@ -68,7 +70,7 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
-def _mistake(error: Exception) -> str | None:
+def _mistake(error: BaseException) -> str | None:
     """Say in one line what the user can change about an error of the trainer; ``None`` for a defect of ours."""
     first = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, MisconfigurationException):
@@ -87,12 +89,17 @@ def _mistake(error: Exception) -> str | None:
     return None
 
 
-def _exit_code(stop: SystemExit) -> int:
-    """Answer Ctrl-C and a scheduler's SIGTERM, after which Lightning raises SystemExit, and say how to go on."""
-    terminated = isinstance(stop, SIGTERMException)
-    if stop.code != 1 and not terminated:
-        raise stop
+def _stop_code(error: BaseException) -> int | None:
+    """Return the exit code of Ctrl-C, and of a scheduler's SIGTERM; ``None`` for anything else."""
+    for cause in causes(error):  # Lightning raises SystemExit while it handles Ctrl-C
+        if isinstance(cause, SIGTERMException):
+            return 128 + signal.SIGTERM
+        if isinstance(cause, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+    return None
+
+
+def _remedy() -> str:
+    """Say how to go on, where a checkpoint was written."""
     last = Path(os.environ.get(OUTPUT, "")) / "checkpoints" / "last.ckpt"
-    remedy = f"; the same command with --ckpt_path {last} goes on after its last epoch" if last.is_file() else ""
-    print(f"gcpzoo: stopped{remedy}", file=sys.stderr)
-    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    return f"; the same command with --ckpt_path {last} goes on after its last epoch" if last.is_file() else ""

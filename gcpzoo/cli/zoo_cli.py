@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -16,6 +15,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.data import ImageDataModule
@@ -23,6 +23,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.weights import misfit
 from gcpzoo.training import ClassificationTask, RunReport
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
@@ -50,54 +51,74 @@ class ZooCLI(LightningCLI):
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, then keep LightningCLI from reading ``--ckpt_path`` by itself: it knows one format only."""
+        """Parse, and keep ``--ckpt_path`` from LightningCLI, which would read hyper-parameters of one format only."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.ckpt_path: str | None = config.get("ckpt_path")
         config["ckpt_path"] = None
-        typed = typed_options(sys.argv[1:])
-        if "model.checkpoint" in typed:  # it replaces the network of a config file
-            _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in typed])
+        self.typed = typed_options(sys.argv[1:])
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         config["ckpt_path"] = self.ckpt_path
-        if self.subcommand != "fit" and not self.ckpt_path and not config.model.checkpoint:
-            raise ZooError("which model? give --model NAME (see 'gcpzoo list'), or --ckpt_path FILE of a run")
         if self.ckpt_path:
             self._restore_network(self.ckpt_path, config.model)
+        elif "model.checkpoint" in self.typed:  # it replaces the network of a config file
+            _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
+        elif self.subcommand != "fit" and not config.model.checkpoint:
+            raise ZooError("which model? give --model NAME (see 'gcpzoo list'), or --ckpt_path FILE of a run")
         if self.subcommand != "fit":
-            names = (
-                self.run_checkpoint.class_names if self.run_checkpoint else load(config.model.checkpoint).class_names
-            )
-            self._name_classes(names)
+            self._name_classes(config)
+        if self.subcommand == "predict" and config.trainer.devices == "auto":
+            config.trainer.devices = 1
         if "verbose" in config:
             config.verbose = False  # the summary says it in one line
         self.output = output_folder(config, str(self.subcommand))
         os.environ[OUTPUT] = str(self.output)
 
     def _restore_network(self, path: str, model: Namespace) -> None:
-        """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters."""
-        if not Path(path).is_file():
-            raise ZooError(f"no checkpoint {path!r}; give the file, runs/NAME/checkpoints/last.ckpt")
+        """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters.
+
+        They replace those of a config file, with a warning; other ones that were typed are refused.
+        """
+        sources = [key for key in START_OPTIONS if model[key] and f"model.{key}" in self.typed]
+        if self.subcommand != "fit" and sources:  # a resumed fit may repeat its first command line
+            raise ZooError(f"{path} has weights of its own: leave out model.{sources[0]}")
         self.run_checkpoint = read_run_checkpoint(path)
         stored = upgrade_hyper_parameters(self.run_checkpoint.hyper_parameters)
         stored.pop("num_classes")
         parameters = inspect.signature(ClassificationTask).parameters
+        replaced = []
         for key, value in stored.items():
-            default = _plain(parameters[key].default)
             given = _plain(model.get(key))
-            if key not in START_OPTIONS and given not in (value, default, "auto"):
-                old, new = _first_difference(value, given) if isinstance(value, Mapping) else (value, given)
-                raise ZooError(f"{path} was trained with {key}={old!r}, which --ckpt_path keeps: leave out {new!r}")
+            if key not in START_OPTIONS and f"model.{key}" in self.typed:
+                self._refuse_another(path, key, value, given)
+            elif key not in START_OPTIONS and given not in (value, _plain(parameters[key].default)):
+                replaced.append(key)
             model[key] = Namespace(value) if isinstance(value, Mapping) and key in ("optimizer", "schedule") else value
         _reset(model, START_OPTIONS)
+        if replaced and self.subcommand == "fit":
+            rank_zero_warn(f"{path} keeps its own {', '.join(replaced)}; the config file says otherwise")
 
-    def _name_classes(self, names: list[str] | None) -> None:
+    def _refuse_another(self, path: str, key: str, stored: Any, given: Any) -> None:
+        """Refuse a typed value that is not the stored one; of a group, only what was typed counts."""
+        if isinstance(stored, Mapping) and isinstance(given, Mapping):
+            parts = [part for part in given if f"model.{key}.{part}" in self.typed] or list(given)
+            differing = [part for part in parts if given[part] != stored.get(part)]
+            if not differing:
+                return
+            key, stored, given = differing[0], stored.get(differing[0]), given[differing[0]]
+        if given not in (stored, "auto"):
+            raise ZooError(f"{path} was trained with {key}={stored!r}, which --ckpt_path keeps: leave out {given!r}")
+
+    def _name_classes(self, config: Namespace) -> None:
         """Evaluate on folders by the model's own classes: some may be missing, none may be new."""
-        data = self.config[self.subcommand].data
-        if names and data.class_path.endswith(".ImageFolder") and data.init_args.get("classes") is None:
-            data.init_args["classes"] = names
+        data = config.data
+        if not data.class_path.endswith(".ImageFolder") or data.init_args.get("classes") is not None:
+            return
+        own = self.run_checkpoint or load(config.model.checkpoint)
+        if own.class_names:
+            data.init_args["classes"] = own.class_names
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
@@ -123,6 +144,8 @@ class ZooCLI(LightningCLI):
             raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
         classes, trained = self.datamodule.num_classes, self.model.trained_classes
         if self.run_checkpoint:
+            if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
+                raise ZooError(f"{self.ckpt_path} does not fit its configuration: {wrong}")
             self.model.start = self.run_checkpoint.start
             trained = self.run_checkpoint.hyper_parameters["num_classes"]
         if self.subcommand != "fit" and trained is not None and trained != classes:
@@ -137,9 +160,8 @@ class ZooCLI(LightningCLI):
         arguments = self.config[self.subcommand].data.init_args
         if arguments.get("preprocessing") is not None:
             return
-        size = inspect.signature(type(self.datamodule)).parameters.get("image_size")
-        size_chosen = size is not None and arguments.get("image_size") != size.default
-        if self.subcommand != "fit" and not size_chosen:
+        size_chosen = arguments.get("image_size") != _default(type(self.datamodule), "image_size")
+        if self.subcommand != "fit" and not size_chosen and "data.image_size" not in self.typed:
             self.datamodule.preprocessing = own
         else:
             rule = self.datamodule.preprocessing
@@ -155,7 +177,7 @@ class ZooCLI(LightningCLI):
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
 
     def after_fit(self) -> None:
-        if getattr(self.trainer, "fast_dev_run", False):
+        if self.trainer.fast_dev_run:
             return
         if self.config[self.subcommand].evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)
@@ -168,6 +190,8 @@ class ZooCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class of every image of the data into ``predictions.csv``."""
+        if self.trainer.world_size > 1:
+            raise ZooError(f"predict needs one process, got {self.trainer.world_size}: set trainer.devices to 1")
         outputs = self.trainer.predict(**kwargs) or []
         write_predictions(outputs, self.model.model, self.datamodule, self.output)
 
@@ -194,9 +218,12 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
-def _first_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, str]:
-    key = next(k for k in given if stored.get(k) != given[k])
-    return f"{key}={stored.get(key)!r}", f"{key}={given[key]!r}"
+def _default(kind: type[Any], name: str) -> Any:
+    """Return the default of an argument that a class takes itself or hands on to its base."""
+    for base in kind.__mro__:
+        if name in (parameters := inspect.signature(base).parameters):
+            return parameters[name].default
+    return None
 
 
 def _num_classes(data: Any) -> int:

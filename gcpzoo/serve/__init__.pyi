@@ -1,3 +1,4 @@
-from .predictor import Answer, ClassScore, Predictor, find_images
+from .images import find_images
+from .predictor import Answer, ClassScore, Predictor
 
 __all__ = ["Answer", "ClassScore", "Predictor", "find_images"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gcpzoo.data.images import ImageError, list_images, read_image
+from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet
@@ -42,7 +41,11 @@ class Answer:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return plain JSON values.
+
+        >>> Answer("cat.png").to_dict()
+        {'path': 'cat.png', 'classes': []}
+        """
         classes = [{"class": c.name, **{k: v for k, v in asdict(c).items() if k != "name"}} for c in self.classes]
         return {"path": self.path, "classes": classes}
 
@@ -82,27 +85,3 @@ class Predictor:
                 ClassScore(self.names[i], self.descriptions[i], round(v, 4)) for v, i in zip(p.tolist(), k.tolist())
             )
             yield Answer(path, tuple(scores))
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Find the image files among files and folders, those below a folder sorted.
-
-    Raises:
-        ZooError: if a path does not exist, or a folder holds no image.
-
-    >>> find_images(["absent.png"])
-    Traceback (most recent call last):
-    gcpzoo.errors.ZooError: no image 'absent.png'
-    """
-    found: list[str] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside, _ = list_images(str(path))
-            if not inside:
-                raise ZooError(f"no image in folder {str(path)!r}")
-            found += inside
-        elif path.is_file():
-            found.append(str(path))
-        else:
-            raise ZooError(f"no image {str(path)!r}")
-    return found

@@ -13,7 +13,7 @@ from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet, create_model
 
 START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
-"""Arguments of the task that say where weights come from; a checkpoint of the run needs none of them."""
+"""Arguments of the task that say where its weights come from. They are not kept: a run's checkpoint has its own."""
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
@@ -96,10 +96,8 @@ def _from_checkpoint(name: str, network: Mapping[str, Any], defaults: Mapping[st
                 f"{name} brings its own architecture, {key}={model.config[key]!r}: leave out {value!r}, "
                 "or take only its backbone by backbone_weights"
             )
-    trained, names, descriptions = model.num_classes, model.class_names, model.class_descriptions
-    if trained == network["num_classes"]:
-        model.class_names, model.class_descriptions = names, descriptions
-    else:
+    trained = model.num_classes
+    if trained != network["num_classes"]:
         model.reset_classifier(network["num_classes"])
     model.record = None  # its figures are not those of what is trained from it
     return StartingPoint(model.train(), name, trained)

@@ -275,5 +275,5 @@ def _group(kind: type[Any], name: str, value: Any) -> Any:
     if isinstance(value, Mapping):  # from a checkpoint, which keeps plain values
         return kind(**value)
     if not isinstance(value, kind):
-        raise ZooError(f"{name} must be a {kind.__name__} or a mapping of its values, got {value!r}")
+        raise ZooError(f"{name} must be of type {kind.__name__} or a mapping of its values, got {value!r}")
     return value

@@ -26,7 +26,8 @@ def noise(*shape: int) -> torch.Tensor:
 
 def with_spectrum(values: list[float], positions: int) -> torch.Tensor:
     """Features whose covariance has exactly these eigenvalues: orthonormal rows without a mean, scaled."""
-    rows = noise(positions, len(values)).double().mT
+    columns = noise(positions, len(values)).double()
+    rows = torch.linalg.qr(columns - columns.mean(0))[0].mT
     rows = torch.linalg.qr((rows - rows.mean(1, keepdim=True)).mT)[0].mT
     return (rows * (torch.tensor(values).double() * positions).sqrt()[:, None])[None]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import http.server
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -63,6 +64,16 @@ def test_it_is_fetched_and_converted_once(record, server, tmp_path):
     original, folder = kept(tmp_path, record)
     assert not original.exists()
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_what_the_record_knows_goes_with_the_converted_model(record, tmp_path):
+    about = {"preprocessing": {"resize": 64, "crop": 48, "interpolation": "bicubic"}, "metrics": {"top1": 12.5}}
+    model = load_authors(dataclasses.replace(record, **about))
+    assert (model.preprocessing.resize, model.preprocessing.crop) == (64, 48)
+    assert model.preprocessing.interpolation == "bicubic"
+    config = json.loads((kept(tmp_path, record)[1] / "config.json").read_text())
+    assert config["about"]["metrics"] == {"top1": 12.5}
+    assert config["about"]["provenance"].startswith(record.provenance)
 
 
 def test_a_file_put_there_by_hand_is_used_and_left(record, server, tmp_path):

@@ -70,6 +70,11 @@ class TestCard:
         with pytest.raises(ZooError, match="cannot be read, mend it first"):
             published(small)
 
+    def test_an_identifier_is_written_as_the_hub_writes_it(self, small):
+        card = ModelCard(publish(small, "owner/animals", licence="Apache-2.0", dry_run=True).card)
+        assert card.data.license == "apache-2.0"
+        assert ModelCard(publish(small, "owner/animals", dry_run=True).card).data.license == "unknown"
+
     def test_a_licence_in_words_is_other(self, hub: Hub, small):
         card = ModelCard(publish(small, "owner/animals", licence="other (CUB: non-commercial research)").card)
         assert card.data.license == "other"
@@ -125,6 +130,14 @@ class TestRepublishing:
         again = published(small, datasets=["owner/photos"], base_model="timm/resnet18.a1_in1k")
         assert again.files == ()
         assert ModelCard(again.card).data.to_dict() == ModelCard(first).data.to_dict()
+
+
+def test_each_metric_stands_beside_its_own_control(small):
+    about = {**ABOUT, "control": {"top1": 80.25, "top5": 97.5}}
+    card = publish(small, "owner/animals", about=about, dry_run=True).card
+    assert "| Top-1 accuracy (%) | 91.50 | 80.25 |" in card
+    assert "| Top-5 accuracy (%) | 100.00 | 97.50 |" in card
+    assert "| Top-5 accuracy (%) | 100.00 | – |" in publish(small, "owner/animals", about=ABOUT, dry_run=True).card
 
 
 def test_the_card_says_how_far_the_weights_are_verified(hub: Hub, small):

@@ -185,6 +185,24 @@ class TestRun:
         path = hf_hub_download("owner/run", "training.yaml")
         assert Path(path).read_text() == "seed_everything: 3\n"
 
+    def test_test_results_win_over_validation_results(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["validate"] = {"top1": 0.5, "top5": 0.6, "per_class": 0.55}
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "| Top-1 accuracy (%) | 90.00 |" in card
+        assert "measured on the test images" in card
+        assert "50.00" not in card
+
+    def test_validation_results_are_called_so(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["validate"] = report.pop("test")
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "| Top-1 accuracy (%) | 90.00 |" in card
+        assert "| Mean per-class accuracy (%) | 85.00 |" in card
+        assert "measured on the validation images" in card
+
     def test_results_are_those_of_the_last_epoch_only(self, run):
         (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "epoch=1.ckpt")
         assert "Top-1" not in publish(run / "checkpoints" / "epoch=1.ckpt", "owner/run", dry_run=True).card
@@ -200,6 +218,11 @@ def test_search_finds_what_was_published(hub: Hub, small):
     hub.seed("owner/foreign", {"config.json": b"{}"})
     assert [m["repo"] for m in search_hub()] == ["owner/animals"]
     assert search_hub("nothing of this name") == []
+    published(small, "owner/flowers")
+    assert [m["repo"] for m in search_hub("flow")] == ["owner/flowers"]
+    assert [m["repo"] for m in search_hub(author="owner")] == ["owner/animals", "owner/flowers"]
+    assert search_hub(author="visitor") == []
+    assert len(search_hub(limit=1)) == 1
 
 
 def test_weights_without_a_licence_are_not_published(hub: Hub, small):

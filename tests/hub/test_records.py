@@ -109,6 +109,8 @@ class TestMistakes:
             ("licence:", "lisence:", "did you mean licence"),
             ("0" * 40, "main", "full commit of 40 hex digits"),
             ("'" + "0" * 64 + "'", "abc", "sha256 must be 64 hex digits"),
+            ("'" + "0" * 64 + "'", "'" + "0" * 8 + "'", "sha256 must be 64 hex digits"),
+            ("'" + "0" * 64 + "'", "null", "sha256 must be 64 hex digits, got None"),
             ("metrics: {}", "metrics: 3", "field 'metrics' must be a valid dictionary, got 3"),
             ("repo: owner/x", "rep: owner/x", "source must be"),
             ("measured_by: gcpzoo", "measured_by: me", "measured_by must be authors or gcpzoo"),
@@ -217,7 +219,8 @@ class TestCards:
         text = zoo_card()
         for name in NAMES:
             assert f"`{name}`" in text
-        assert "| `resnet18_isqrt.in1k_wang2020_lrnorm` | 75.48* | 70.47* |" in text
+        assert "| `resnet18_isqrt.in1k_wang2020_lrnorm` | 75.48* | 70.47* | 92.23* |" in text
+        assert text.index("`resnet18_isqrt.digits`") < text.index("`deit_small_dropcov.in1k_wang2022`")  # ours first
 
     def test_the_table_in_a_page_is_renewed_between_its_marks(self, zoo, tmp_path):
         from gcpzoo.hub.card import BEGIN, END, update_page

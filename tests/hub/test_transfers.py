@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from standin import Hub
 
 import gcpzoo
 from gcpzoo.errors import ZooError
+from gcpzoo.hub import get_record
 
 
 class TestTransfers:
@@ -64,6 +67,19 @@ class TestTransfers:
 
         hub.faults.append(interfere)
         assert gcpzoo.load("hf-hub:owner/animals").record.source["revision"] == commit
+
+    def test_weights_are_compared_with_the_hash_of_the_record(self, hub: Hub, commit, small, monkeypatch):
+        known = get_record("resnet18_isqrt.digits")
+        source = {"repo": "owner/animals", "revision": commit}
+        digest = hub.repos["owner/animals"].files(commit)["model.safetensors"].lfs
+        for stated in (digest, "0" * 64):
+            record = dataclasses.replace(known, source=source, sha256=stated)
+            monkeypatch.setitem(vars(sys.modules["gcpzoo.hub.load"]), "get_record", lambda name, r=record: r)
+            if stated == digest:
+                assert gcpzoo.load("resnet18_isqrt.digits").record is record
+            else:
+                with pytest.raises(ZooError, match="is damaged: its sha256 is .*expected 000000000000"):
+                    gcpzoo.load("resnet18_isqrt.digits")
 
     def test_a_pinned_commit_in_the_cache_costs_no_request(self, hub: Hub, commit):
         gcpzoo.load(f"hf-hub:owner/animals@{commit}")

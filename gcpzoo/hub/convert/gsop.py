@@ -1,8 +1,8 @@
 """GSoP (github.com/ZilinGao/Global-Second-order-Pooling-Convolutional-Networks, MIT), CVPR 2019.
 
 GSoP-Net1 ends in average pooling, GSoP-Net2 in iSQRT-COV with 3 iterations; both keep the resolution in the last stage.
-Which of them a file is, and where its blocks stand, is read off the file. Average and maximum of the two attentions
-have the same tensors: the name says ``resnet50_maximum`` for the latter.
+The file tells which of them it is, and which stages have blocks. The average and the maximum of the two attentions
+have the same tensors: ``resnet50_maximum`` names the latter.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""``gcpzoo predict``: image files, and the images of a data module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_images_are_predicted_with_class_names(cli: Cli, folder: Path, run_folder: Path) -> None:
+    ckpt = run_folder / "checkpoints" / "last.ckpt"
+    image = folder / "test" / "north" / "0.png"
+    code, out, _ = cli("predict", "--model", ckpt, image, "--top", 2)
+    assert code == 0
+    assert out.splitlines()[0] == str(image)
+    assert sum(name in out for name in (" north", " east", " south")) == 2
+    code, out, _ = cli("predict", "--model", ckpt, folder / "test", "--json")
+    results = json.loads(out)
+    assert len(results) == 9
+    assert sum(c["probability"] for c in results[0]["classes"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_data_module_is_predicted_into_a_table(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
+    ckpt = run_folder / "checkpoints" / "last.ckpt"
+    code, _, err = cli("predict", *small_fit[1:9], "--ckpt_path", ckpt, "--output", "predicted")
+    assert code == 0, err
+    assert len(Path("predicted/predictions.csv").read_text().splitlines()) == 1 + 9
+
+
+def test_unreadable_images_are_named_and_counted(cli: Cli, folder: Path, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes((folder / "test" / "north" / "0.png").read_bytes()[:300])
+    ckpt = run_folder / "checkpoints" / "last.ckpt"
+    code, out, err = cli("predict", "--model", ckpt, "bad.png", folder / "test" / "north" / "1.png")
+    assert code == 2
+    assert "1 of 2 images cannot be read: bad.png" in err
+    assert "1.png" in out  # the good one is still answered
