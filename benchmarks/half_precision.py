@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gcpzoo.training.callbacks import hardware
 from torch import Tensor, nn
 
 import gcpzoo
+from gcpzoo.training.run_report import hardware
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CLASSES, IMAGES, BATCH = 8, 64, 8

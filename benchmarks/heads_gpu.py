@@ -27,11 +27,11 @@ from typing import Any
 
 import textbook
 import torch
-from gcpzoo.training.callbacks import hardware
 from torch import Tensor
 from training_step import measure as training_step
 
 from gcpzoo.functional import matrix_power, newton_schulz_sqrt, svd_sqrt, triangle
+from gcpzoo.training.run_report import hardware
 
 RESULTS = Path(__file__).parent / "results"
 GPU = torch.cuda.is_available()

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gcpzoo.cli.training.callbacks import hardware
 from torch import nn
 
 import gcpzoo
 from gcpzoo.training import OptimizerConfig
 from gcpzoo.training.allocator import keep_freed_memory
+from gcpzoo.training.run_report import hardware
 
 CASES = [
     # backbone, pixels, batch, classes, head

@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from jsonargparse import Namespace
@@ -123,7 +124,8 @@ class ZooCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         if config.get("logger") in (None, True):
             set_former_log_aside(self.output)
-            kwargs["logger"] = [logger(self.output, name="", version="") for logger in (CSVLogger, TensorBoardLogger)]
+            loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
+            kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
         given = config.get("callbacks") or []
         callbacks = list(given) if isinstance(given, list) else [given]
         if self.subcommand == "fit" and "logger" in kwargs:

@@ -120,7 +120,7 @@ class ImageDataModule(LightningDataModule):
         if val_fraction and val_on_test:
             raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
         self.batch_size, self.views, self.seed, self.check = batch_size, views, seed, check
-        self.workers = min(8, len(os.sched_getaffinity(0))) if workers is None else workers
+        self.workers = min(8, _cores()) if workers is None else workers
         self.preprocessing = preprocessing or self.rule(image_size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
@@ -329,3 +329,8 @@ class ImageDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **kwargs,
         )
+
+
+def _cores() -> int:
+    """Cores that this process may use; macOS cannot say, and gives all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
