@@ -1,22 +1,35 @@
 # make demo   the whole way on real data (DATA=/path/to/folder: on your own class folders)
-# make test   linter, types and tests
-# make bench  measure speed and memory, rewrite benchmarks/README.md
-# make docs   rewrite what is generated: MODEL_CARD.md, README's tables, docs/heads.md
+# make test   lint, types and all tests
+# make fast   lint, types and the tests that take under a minute in all
+# make bench  measure speed and memory, write benchmarks/README.md
+# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md
 
 PYTHON ?= python3
 BIN = .venv/bin
 READY = .venv/.ready
+# Rooms whose tests take seconds; test_dropcov.py starts further processes.
+FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) tests/functional tests/analysis \
+	$(addprefix tests/heads/,test_base.py test_golden.py) $(addprefix tests/models/,test_weights.py test_preprocessing.py) \
+	$(addprefix tests/data/,test_base.py test_folder.py test_transforms.py) tests/training/test_optimizers.py \
+	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
+SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test bench docs clean
+.PHONY: demo test fast lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
 
-test: $(READY)
+# One process a core, each with one thread: threads of several processes would wait for each other.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+fast: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto $(FAST) $(addprefix --ignore=,$(SLOW))
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 bench: $(READY)
 	$(BIN)/python benchmarks/heads.py
@@ -31,7 +44,7 @@ docs: $(READY)
 	$(BIN)/python docs/make_results.py
 	$(BIN)/python docs/make_heads.py
 
-# The environment is made once, and again when the requirements change.
+# The environment is made once, and updated when the requirements change.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gcpzoo needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,7 +12,7 @@ def covariance(x: Tensor) -> Tensor:
 
 
 def triangle(a: Tensor) -> Tensor:
-    i, j = torch.triu_indices(a.shape[1], a.shape[1])
+    i, j = torch.triu_indices(a.shape[1], a.shape[1], device=a.device)
     return a.flatten(1)[:, i * a.shape[1] + j]
 
 
@@ -21,7 +21,7 @@ def isqrt(x: Tensor, iterations: int = 5) -> Tensor:
     sigma = covariance(x)
     trace = sigma.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     y = sigma / trace
-    eye = torch.eye(y.shape[1])
+    eye = torch.eye(y.shape[1], device=y.device)
     t = (3 * eye - y) / 2
     y, z = y @ t, t
     for step in range(1, iterations):

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 import gcpzoo
+from gcpzoo.training import OptimizerConfig
 from gcpzoo.training.allocator import keep_freed_memory
-from gcpzoo.training.callbacks import hardware
-from gcpzoo.training.optimizers import create_optimizer, parameter_groups
+from gcpzoo.training.run_report import hardware
 
 CASES = [
     # backbone, pixels, batch, classes, head
@@ -43,7 +43,7 @@ CASES = [
 
 def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
     """One training step: forward, backward, optimizer."""
-    optimizer = create_optimizer("SGD", parameter_groups(model, 1e-3, 1e-4), lr=1e-3, momentum=0.9)
+    optimizer = OptimizerConfig("SGD", lr=1e-3, weight_decay=1e-4).create(model)
 
     def run() -> None:
         with torch.autocast(x.device.type, dtype, enabled=dtype is not torch.float32):

@@ -4,7 +4,7 @@
     python checkpoints/add.py RUN TAG --control RUN --licence … --provenance … --data …
 
 writes ``checkpoints/NAME.safetensors`` and ``checkpoints/records/NAME.yaml`` with NAME = BACKBONE_HEAD.TAG. The
-accuracy is measured again with the stored weights, on the data of the run's ``config.yaml``; nothing is typed by hand.
+accuracy is measured again with the stored weights, on the data of the run's ``config.yaml``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import yaml
 
 import gcpzoo
 from gcpzoo.cli.main import run
-from gcpzoo.hub import records
-from gcpzoo.hub.files import WEIGHTS, save_folder
+from gcpzoo.hub import records, save_local
+from gcpzoo.hub.files import WEIGHTS
 
 HERE = Path(__file__).parent
 
 
 def measure(name: str, config: dict[str, Any], root: str | None) -> dict[str, Any]:
-    """``gcpzoo test`` with the stored weights on the run's own test images."""
+    """Run ``gcpzoo test`` with the stored weights on the run's own test images."""
     with tempfile.TemporaryDirectory() as folder:
         given = {"data": config["data"]}
         if root:
@@ -39,28 +39,29 @@ def measure(name: str, config: dict[str, Any], root: str | None) -> dict[str, An
 
 
 def percent(test: dict[str, Any]) -> dict[str, float]:
-    """Accuracies in per cent, as records give them."""
+    """Convert accuracies to per cent, as records give them."""
     return {k: round(100 * test[k], 2) for k in ("top1", "top5", "per_class")}
 
 
 def add(args: argparse.Namespace) -> str:
-    """Write weights and record; returns the name."""
+    """Write weights and record, and give the name."""
     folder = Path(args.run)
     report = json.loads((folder / "metrics.json").read_text())
     config = yaml.safe_load((folder / "config.yaml").read_text())
     model = gcpzoo.load(folder / "checkpoints" / "last.ckpt")
     name = f"{model.config['backbone']}_{model.config['head']}.{args.tag}"
     with tempfile.TemporaryDirectory() as temporary:
-        digest = save_folder(model, Path(temporary), dtype=torch.float16)
+        digest = save_local(model, temporary, dtype=torch.float16)
         shutil.copyfile(Path(temporary) / WEIGHTS, HERE / f"{name}.safetensors")
     m, batch = config["model"], config["data"]["init_args"]["batch_size"]
+    o = m["optimizer"]
     recipe = [
         f"{report['fit']['epochs']} epochs",
         f"batch {batch}",
-        f"{m['optimizer']}, {m['schedule']} from {m['lr']}, classifier ×{m['classifier_lr_factor']:g}",
-        f"weight decay {m['weight_decay']}",
+        f"{o['name']}, {m['schedule']['name']} from {o['lr']}, classifier ×{o['classifier_lr_factor']:g}",
+        f"weight decay {o['weight_decay']}",
         f"label smoothing {m['label_smoothing']}",
-        *([f"{', '.join(m['frozen_stages'])} frozen"] if m["frozen_stages"] else []),
+        *([f"{', '.join(m['frozen'])} frozen"] if m["frozen"] else []),
         config["trainer"]["precision"] or "float32",
         "final epoch",
     ]
@@ -104,7 +105,7 @@ def add(args: argparse.Namespace) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="output folder of gcpzoo fit")
-    parser.add_argument("tag", help="what data and origin, e.g. grocery81")
+    parser.add_argument("tag", help="data set and origin, e.g. grocery81")
     parser.add_argument("--control", help="output folder of the GAP control")
     parser.add_argument("--root", help="folder of the images, where it differs from the run's")
     parser.add_argument("--licence", required=True, help="SPDX identifier")

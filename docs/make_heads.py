@@ -1,7 +1,7 @@
 """Write docs/heads.md from the docstrings of the heads and the measurements in docs/heads.json.
 
-python docs/make_heads.py             # the page, from the docstrings as they are and the last measurements
-python docs/make_heads.py --measure   # measure again first, about two minutes
+python docs/make_heads.py             # from the docstrings and the last measurements
+python docs/make_heads.py --measure   # measure first, about two minutes
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import torch
 from gcpzoo import heads
 from gcpzoo.blocks import GSoP, insert_gsop
 from gcpzoo.functional import ROOTS, matrix_power, square_root
-from gcpzoo.heads.base import REGISTRY as HEADS
-from gcpzoo.heads.base import Head, Reduction, RootHead, SecondOrderHead, head_arguments
+from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
+from gcpzoo.heads.reduction import Reduction
+from gcpzoo.heads.registry import REGISTRY as HEADS
+from gcpzoo.heads.registry import head_arguments
 from gcpzoo.models.complexity import multiply_adds, parameters
 
 HERE = Path(__file__).parent
@@ -43,6 +45,9 @@ frame: an optional reduction of C to d channels, the data matrix X (dÃ—M, M = hÂ
 head = gcpzoo.heads.create_head("isqrt", in_features=2048, dim=256, iterations=5)   # alone
 model = gcpzoo.create_model("resnet50", head="isqrt", dim=256, head_args={"iterations": 5})
 ```
+
+On a CPU the eigendecompositions of a batch are spread over PyTorch's threads. `GCPZOO_SHARE_THREADS=0` in the
+environment, or `gcpzoo.functional.share_threads(False)`, leaves them to PyTorch alone, with the same result.
 """
 
 
@@ -90,7 +95,7 @@ def measure() -> dict[str, Any]:
 
 
 def markdown(text: str) -> str:
-    """The few constructs of our docstrings in Markdown."""
+    """Convert the few constructs of our docstrings to Markdown."""
     text = inspect.cleandoc(text).replace("``", "`")
     text = re.sub(
         r"\.\. math::((?:.|\n)*?)(?=\n\n|\Z)",
@@ -100,6 +105,7 @@ def markdown(text: str) -> str:
     text = re.sub(r":math:`([^`]*)`", lambda m: f"$`{m[1]}`$", text)
     text = re.sub(r":(?:func|class|meth|data):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
     text = re.sub(r"\n(Returns|Raises):\n(    .*\n?)*", "", text)
+    text = re.sub(r"^>>> (?:.+\n?)+", lambda m: f"```python\n{m[0].rstrip()}\n```\n", text, flags=re.M)
     text = re.sub(r"\n(?:Args|Attributes):\n((?:    .*\n?|\n(?=    ))*)", arguments, text)
     return re.sub(
         r"^(When to use|Released code|Source): (.)", lambda m: f"**{m[1]}.** {m[2].upper()}", text, flags=re.M
@@ -107,13 +113,13 @@ def markdown(text: str) -> str:
 
 
 def arguments(match: re.Match[str]) -> str:
-    """The ``Args:`` section as a list."""
+    """Convert the ``Args:`` section to a list."""
     body = re.sub(r"\n {8,}", " ", "\n" + match[1])
     return "\n" + re.sub(r"\n {4}([\w, ]+): ", r"\n- `\1`: ", body).lstrip("\n")
 
 
 def classes(module: ModuleType) -> Iterator[type[Head]]:
-    """Heads of a file and the bases they share there, in its order."""
+    """Yield the heads of a file and the bases they share there, in its order."""
     for cls in vars(module).values():
         if isinstance(cls, type) and issubclass(cls, Head) and cls.__module__ == module.__name__:
             yield cls

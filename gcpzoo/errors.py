@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class ZooError(ValueError):
-    """The user gave something that cannot work; the message says what and how to fix it. Exit code 2."""
+    """A mistake that the user can fix; the message says what is wrong and what to do. Exit code 2.
+
+    Control characters in the message, which may quote names of files and classes, are escaped.
+
+    >>> ZooError("cannot read image cat\\n.jpg")
+    ZooError('cannot read image cat\\\\n.jpg')
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Escape the characters of a name that would move the cursor, break the line or reverse the text on a terminal.
+
+    >>> print(printable("cat\\x1b[31m\\n"))
+    cat\\x1b[31m\\n
+    >>> print(printable("Fuß 猫"))
+    Fuß 猫
+    """
+    return "".join(c.encode("unicode_escape").decode() if is_control(c) else c for c in text)
+
+
+def is_control(character: str) -> bool:
+    """Say whether a character is a control character, a line separator or a switch of the writing direction.
+
+    >>> is_control("\\n"), is_control("\\u202e"), is_control("é")
+    (True, True, False)
+    """
+    direction = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return direction or unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> ZooError:

@@ -1,21 +1,36 @@
-"""Where the files beside the code lie: in a checkout at its top level, in an installed package inside it."""
+"""Where files outside the code are: in a checkout at its top level, in an installed package inside it."""
 
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent
+import platformdirs
 
 
 def resource(name: str) -> Path:
-    """The folder ``checkpoints`` or ``configs``: the checkout's own, else the one that the wheel carries."""
-    checkout = PACKAGE.parent / name
-    return checkout if (PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else PACKAGE / name
+    """Find the folder ``checkpoints`` or ``configs``: the checkout's own, else the one in the installed package.
+
+    >>> resource("checkpoints").name
+    'checkpoints'
+    """
+    package = Path(str(files("gcpzoo")))
+    checkout = package.parent / name
+    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / name
 
 
 def cache() -> Path:
-    """Where the authors' weights are kept: ``$GCPZOO_CACHE``, ``$XDG_CACHE_HOME/gcpzoo``, or ``~/.cache/gcpzoo``."""
+    """Find the folder for downloaded weights: ``$GCPZOO_CACHE``, else ``gcpzoo`` in the user's cache folder.
+
+    The user's cache folder is ``$XDG_CACHE_HOME``, or what the operating system uses: ``~/.cache`` on Linux,
+    ``~/Library/Caches`` on macOS.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict("os.environ", GCPZOO_CACHE="/data/weights"):
+    ...     print(cache())
+    /data/weights
+    """
     if given := os.environ.get("GCPZOO_CACHE"):
         return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gcpzoo"
+    return platformdirs.user_cache_path("gcpzoo", appauthor=False)

@@ -32,6 +32,11 @@ def golden(name: str) -> list:
     return [pytest.param(case, id=tag) for tag, case in cases.items()]
 
 
+def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Standard normal numbers, the same every time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
 def features(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Correlated features after a ReLU, as networks make them."""
     g = torch.Generator().manual_seed(seed)
@@ -99,7 +104,7 @@ class ModuleTester:
         module = self.make().double().eval()
         x = features(3, self.channels, 4, 5, dtype=torch.float64).requires_grad_()
         out = module(x)
-        weight = torch.rand(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+        weight = noise(*out.shape, dtype=out.dtype, seed=1)
         (grad,) = torch.autograd.grad((out * weight).sum(), x)
         for i in range(3):
             alone = x[i : i + 1].detach().requires_grad_()

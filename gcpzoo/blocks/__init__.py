@@ -10,7 +10,8 @@ from torch import nn
 
 from gcpzoo.blocks.gsop import GSoP, GSoPBlock, insert_gsop
 from gcpzoo.blocks.stride import stride_in_first
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import ZooError
+from gcpzoo.functional.checks import check_name
 
 __all__ = ["BLOCKS", "GSoP", "GSoPBlock", "insert", "insert_gsop", "stride_in_first"]
 
@@ -18,26 +19,28 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {"gsop": insert_gsop, "stride_in_f
 
 
 def insert(backbone: nn.Module, blocks: Mapping[str, Mapping[str, Any] | None]) -> nn.Module:
-    """Insert blocks into ``backbone`` in place, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
+    """Insert blocks into ``backbone`` in place.
 
     Args:
-        backbone: the network, see the block's own function for what it must have.
+        backbone: the network; each block's own function says what it must have.
         blocks: arguments of each block by its name; ``{}`` or ``None``: its defaults.
 
     Returns:
         ``backbone``.
 
     Raises:
-        ZooError: unknown block or argument, or a network that it does not fit.
+        ZooError: unknown block or argument, or a network that the block does not fit.
+
+    >>> from torchvision.models import resnet18
+    >>> type(insert(resnet18(), {"gsop": {"stages": [1]}}).layer1[-1]).__name__
+    'GSoPBlock'
     """
     for name, arguments in blocks.items():
-        if name not in BLOCKS:
-            raise unknown_name("block", name, BLOCKS)
+        check_name("block", name, BLOCKS)
         if not isinstance(arguments or {}, Mapping):
-            raise ZooError(f"arguments of block {name!r} are a mapping, got {arguments!r}")
+            raise ZooError(f"arguments of block {name!r} must be a mapping, got {arguments!r}")
         known = list(inspect.signature(BLOCKS[name]).parameters)[1:]
         for key in arguments or {}:
-            if key not in known:
-                raise unknown_name(f"argument of block {name!r}", key, known)
+            check_name(f"argument of block {name!r}", key, known)
         BLOCKS[name](backbone, **(arguments or {}))
     return backbone

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import ZooError
 from gcpzoo.functional import covariance
+from gcpzoo.functional.checks import check_choice, check_count, check_name
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 
 ATTENTIONS = ("channel", "position", "average", "maximum", "concatenation")
-GRID = 8
+CENTERINGS = ("released", "exact")
+GRID = 8  # rows and columns of the pooled map of the position attention
 
 
 class _RowConvolution(nn.Module):
-    """A symmetric matrix ``(B, n, n)`` to ``(B, out, 1, 1)`` weights in (0, 1): each row is normalized and read by four
-    kernels of its own, a 1×1 convolution mixes the rows, a sigmoid ends it."""
+    """A symmetric matrix ``(B, n, n)`` to weights ``(B, out, 1, 1)`` in (0, 1).
+
+    Batch normalization of the rows, four kernels of its own for each row, a 1×1 convolution across rows, a sigmoid.
+    """
 
     def __init__(self, n: int, out: int, activation: bool) -> None:
         super().__init__()
@@ -31,8 +34,9 @@ class _RowConvolution(nn.Module):
         self.activation = activation
 
     def forward(self, a: Tensor) -> Tensor:
-        rows = self.rows(self.norm(a[..., None]))
-        return self.mix(F.relu(rows) if self.activation else rows).sigmoid()
+        rows: Tensor = self.rows(self.norm(a[..., None]))
+        mixed: Tensor = self.mix(F.relu(rows) if self.activation else rows)
+        return mixed.sigmoid()
 
 
 class ChannelAttention(nn.Module):
@@ -45,7 +49,11 @@ class ChannelAttention(nn.Module):
         dim: d.
         stride: of the reducing convolution.
 
-    Source: Gao et al., CVPR 2019.
+    >>> import torch
+    >>> ChannelAttention(64, dim=8).eval()(torch.ones(2, 64, 7, 7)).shape
+    torch.Size([2, 64, 1, 1])
+
+    Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
 
     def __init__(self, channels: int, dim: int = 128, stride: int = 1) -> None:
@@ -58,7 +66,8 @@ class ChannelAttention(nn.Module):
         z = F.relu(self.norm(self.reduce(F.relu(x))))
         with without_autocast(x):
             a = covariance(at_least_float32(z))
-        return self.weights(a)
+        weights: Tensor = self.weights(a)
+        return weights
 
 
 class PositionAttention(nn.Module):
@@ -72,16 +81,19 @@ class PositionAttention(nn.Module):
     Args:
         channels: C.
         dim: d.
-        centering: ``"released"``: s = 1/64², as in the released code, which counts positions where channels are meant
-            and so centers only for d = 64; ``"exact"``: s = 1/(64 d), centered over channels.
+        centering: ``"released"``: s = 1/64², as in the released code, which divides by the number of positions instead
+            of channels and so centers only for d = 64; ``"exact"``: s = 1/(64 d), centered over channels.
 
-    Source: Gao et al., CVPR 2019.
+    >>> import torch
+    >>> PositionAttention(64, dim=8).eval()(torch.ones(2, 64, 7, 5)).shape
+    torch.Size([2, 1, 7, 5])
+
+    Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
 
     def __init__(self, channels: int, dim: int = 128, centering: str = "released") -> None:
         super().__init__()
-        if centering not in ("released", "exact"):
-            raise ZooError(f"centering is 'released' or 'exact', got {centering!r}")
+        check_choice("centering", centering, CENTERINGS)
         self.centering = centering
         self.reduce = nn.Conv2d(channels, dim, 1)
         self.norm = nn.BatchNorm2d(dim)
@@ -114,6 +126,10 @@ class GSoP(nn.Module):
         stride: of the channel attention's reduction.
         centering: see :class:`PositionAttention`.
 
+    >>> import torch
+    >>> GSoP(64, attention="average", attention_dim=8).eval()(torch.ones(2, 64, 7, 5)).shape
+    torch.Size([2, 64, 7, 5])
+
     Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
 
@@ -126,10 +142,9 @@ class GSoP(nn.Module):
         centering: str = "released",
     ) -> None:
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise unknown_name("attention", attention, ATTENTIONS)
-        if attention_dim < 1:
-            raise ZooError(f"attention_dim must be at least 1, got {attention_dim}")
+        check_name("attention", attention, ATTENTIONS)
+        check_count("attention_dim", attention_dim)
+        check_choice("centering", centering, CENTERINGS)
         self.attention = attention
         self.channel = None if attention == "position" else ChannelAttention(channels, attention_dim, stride)
         self.position = None if attention == "channel" else PositionAttention(channels, attention_dim, centering)
@@ -147,21 +162,32 @@ class GSoP(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        by_channel = x if self.channel is None else x * self.channel(x)
         if self.position is None:
-            return x * self.channel(x)  # type: ignore[misc]
+            return by_channel
         by_position = F.relu(x * self.position(x))
-        if self.channel is None:
+        if self.attention == "position":
             return by_position
-        by_channel = x * self.channel(x)
         if self.attention == "average":
             return by_channel + by_position
         if self.attention == "maximum":
             return torch.maximum(by_channel, by_position)
-        return self.norm(self.first(by_channel) + self.second(by_position))
+        fused: Tensor = self.norm(self.first(by_channel) + self.second(by_position))
+        return fused
 
 
 class GSoPBlock(nn.Module):
-    """A residual block of torchvision with :class:`GSoP` before its addition; its parameters keep their names."""
+    """A residual block of torchvision with :class:`GSoP` before its addition; its parameters keep their names.
+
+    Args:
+        block: the block.
+        gsop: for as many channels as the block puts out.
+
+    >>> import torch
+    >>> block = GSoPBlock(BasicBlock(16, 16), GSoP(16, attention_dim=4)).eval()
+    >>> block(torch.ones(1, 16, 7, 7)).shape
+    torch.Size([1, 16, 7, 7])
+    """
 
     def __init__(self, block: BasicBlock | Bottleneck, gsop: GSoP) -> None:
         super().__init__()
@@ -196,16 +222,21 @@ def insert_gsop(
         backbone: a module with ``layer1`` … ``layer4`` of torchvision's BasicBlock or Bottleneck.
         stages: numbers of stages, 1 to 4.
         attention, attention_dim, centering: see :class:`GSoP`. The reduction of the channel attention has stride 2 in
-            stages of at most 64 planes, the first.
+            stages of at most 64 planes, which is the first.
 
     Returns:
         ``backbone``.
 
     Raises:
         ZooError: no such stage, or another kind of network.
+
+    >>> from torchvision.models import resnet18
+    >>> net = insert_gsop(resnet18(), stages=[1, 2])
+    >>> [name for name in ("layer1", "layer2", "layer3") if isinstance(getattr(net, name)[-1], GSoPBlock)]
+    ['layer1', 'layer2']
     """
     if not stages or len(set(stages)) < len(stages):
-        raise ZooError(f"gsop: stages is a list of different stages among 1, 2, 3, 4, got {list(stages)}")
+        raise ZooError(f"gsop: stages must be different stages among 1, 2, 3, 4, got {list(stages)}")
     for stage in stages:
         layer = getattr(backbone, f"layer{stage}", None)
         if layer is None:
@@ -215,8 +246,8 @@ def insert_gsop(
             )
         block = layer[-1]
         if not isinstance(block, (BasicBlock, Bottleneck)):
-            raise ZooError(f"gsop: needs the residual blocks of torchvision's ResNets, got {type(block).__name__}")
-        channels: Any = block.bn3.num_features if isinstance(block, Bottleneck) else block.bn2.num_features
+            raise ZooError(f"gsop: the blocks must be those of torchvision's ResNets, got {type(block).__name__}")
+        channels = block.bn3.num_features if isinstance(block, Bottleneck) else block.bn2.num_features
         stride = 2 if channels // block.expansion <= 64 else 1
         layer[-1] = GSoPBlock(block, GSoP(channels, attention, attention_dim, stride, centering))
     return backbone

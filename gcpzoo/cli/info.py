@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
         record = get_record(args.name)
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "") and k != "class_names"}
+        known["verification"] = record.status
         print(yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=110))
         if record.unsupported:
             return

@@ -15,7 +15,7 @@ from gcpzoo.cli.tables import new_table, show
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.records import get_record, list_models
 
-COLUMNS = ("model", "top-1 %", "MB", "weights", "licence", "data")
+COLUMNS = ("model", "top-1 %", "MB", "weights", "verification", "licence", "data")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -93,13 +93,14 @@ def _list_models(args: argparse.Namespace) -> None:
         raise ZooError(f"no model matches {args.pattern!r}; 'gcpzoo list' shows all")
     if args.json:
         rows = [{"name": r.name, "metrics": r.metrics, "size": r.size, "licence": r.licence} for r in records]
-        print(json.dumps([row | {"availability": r.availability} for row, r in zip(rows, records)], indent=2))
+        more = [{"availability": r.availability, "verification": r.status} for r in records]
+        print(json.dumps([row | extra for row, extra in zip(rows, more)], indent=2))
         return
-    columns = COLUMNS[: 6 if shutil.get_terminal_size((200, 24)).columns >= 120 else 4]
+    columns = COLUMNS[: 7 if shutil.get_terminal_size((200, 24)).columns >= 120 else 5]
     table = new_table(*columns, right=("top-1 %", "MB"))
     for r in sorted(records, key=lambda r: (r.kind != "embedded", r.name)):
         top1 = f"{r.metrics['top1']:.2f}" if "top1" in r.metrics else "–"
         size = f"{r.size / 1e6:.1f}" if r.size else "–"
-        cells = [r.name, top1, size, r.availability, r.licence, r.data.split(":")[0]]
+        cells = [r.name, top1, size, r.availability, r.status, r.licence, r.data.split(":")[0]]
         table.add_row(*cells[: len(columns)])
     show(table)

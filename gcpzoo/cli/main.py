@@ -18,8 +18,10 @@ TRAINER_COMMANDS = {
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
 }
-COMMANDS = ("list", "info", "predict", "demo", "hub")
+COMMANDS = ("list", "info", "predict", "demo", "publish", "convert", "verify", "search_hub", "card")
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
+EXTRAS = {"gdown": "authors", "tensorboard": "tensorboard", "torchcodec": "fast"}
+"""The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,11 +89,18 @@ def _explain(error: BaseException) -> int:
     while mistake is not None and not isinstance(mistake, ZooError):
         mistake = mistake.__cause__  # jsonargparse wraps what a constructor or a link raises
     if mistake is None and isinstance(error, ModuleNotFoundError):
-        mistake = ModuleNotFoundError(f"{error}; install what the project needs: pip install .")
+        mistake = ModuleNotFoundError(f"{error}; {_installation(error.name or '')}")
     if mistake is None:
         raise error
     print(f"gcpzoo: error: {mistake}", file=sys.stderr)
     return 2
+
+
+def _installation(module: str) -> str:
+    """Say what to install for a module that is missing."""
+    if extra := EXTRAS.get(module.partition(".")[0]):
+        return f"this needs the extra {extra!r}: pip install 'gcpzoo[{extra}]'"
+    return "the installation is incomplete: pip install --force-reinstall gcpzoo"
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def data_modules() -> dict[str, type[LightningDataModule]]:
     True
     """
     base = gcpzoo.data.ImageDataModule
-    known = vars(gcpzoo.data).items()
+    known = {name: getattr(gcpzoo.data, name) for name in gcpzoo.data.__all__}.items()
     return {n: c for n, c in known if inspect.isclass(c) and issubclass(c, base) and c is not base}
 
 

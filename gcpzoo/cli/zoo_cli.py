@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from jsonargparse import Namespace
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
@@ -123,7 +124,8 @@ class ZooCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         if config.get("logger") in (None, True):
             set_former_log_aside(self.output)
-            kwargs["logger"] = [logger(self.output, name="", version="") for logger in (CSVLogger, TensorBoardLogger)]
+            loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
+            kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
         given = config.get("callbacks") or []
         callbacks = list(given) if isinstance(given, list) else [given]
         if self.subcommand == "fit" and "logger" in kwargs:
@@ -175,7 +177,7 @@ class ZooCLI(LightningCLI):
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
 
     def after_fit(self) -> None:
-        if self.trainer.fast_dev_run:
+        if getattr(self.trainer, "fast_dev_run", False):
             return
         if self.config[self.subcommand].evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)

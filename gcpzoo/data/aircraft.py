@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from gcpzoo.data.base import ImageDataModule, Index, find_folder
+from gcpzoo.data.archives import find_folder
+from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
@@ -16,16 +17,20 @@ HINT = "extract https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgv
 class FGVCAircraft(ImageDataModule):
     """FGVC-Aircraft: 100 variants of aircraft, 6,667 training (3,334 + 3,333 validation) and 3,333 test images.
 
-    Images at 448 px: resized to 512×512, then the central 448×448 (other sizes in proportion); training
-    adds flips only.
+    Images are resized to 512×512, then the central 448×448 is cut out (other sizes in proportion); training adds flips
+    only.
 
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``, or that folder itself.
         train_on: ``trainval``, as in the papers, without a validation split; ``train``, with the official one.
-        image_size: side in pixels; the papers' is 448.
-        augment: what training images go through.
+        image_size: side in pixels; the papers use 448.
+        augment: augmentation of the training images.
 
     Source: Maji et al., arXiv:1306.5151; read by torchvision's data set at the level of variants.
+
+    >>> data = FGVCAircraft("/data")
+    >>> data.preprocessing.resize, data.preprocessing.crop
+    ((512, 512), 448)
     """
 
     remedy = HINT
@@ -44,9 +49,23 @@ class FGVCAircraft(ImageDataModule):
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
+        """Resize to a square, then crop 7/8 of it.
+
+        >>> FGVCAircraft.rule(448).resize
+        (512, 512)
+        """
         return Preprocessing(resize=(round(size * 8 / 7), round(size * 8 / 7)), crop=size)
 
     def index(self) -> Index:
+        """Read the lists of variants.
+
+        Raises:
+            ZooError: if files are missing or lists do not fit together.
+
+        >>> FGVCAircraft("/nowhere").index()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: FGVCAircraft: there is no folder /nowhere; extract https://...
+        """
         from torchvision.datasets import FGVCAircraft as Official
 
         splits = {"train": self.train_on, "test": "test"} | ({"val": "val"} if self.train_on == "train" else {})
@@ -60,4 +79,11 @@ class FGVCAircraft(ImageDataModule):
         return Index(data["test"].classes, {name: [data[name][i] for i in range(len(data[name]))] for name in splits})
 
     def record(self) -> dict[str, Any]:
+        """Describe the data as :meth:`ImageDataModule.record` does, with ``train_on``.
+
+        >>> from unittest.mock import patch
+        >>> with patch.object(FGVCAircraft, "index", lambda self: Index(["A330"], {"train": []})):
+        ...     FGVCAircraft("/data", train_on="train").record()["train_on"]
+        'train'
+        """
         return super().record() | {"train_on": self.train_on}

@@ -1,4 +1,4 @@
-"""What all data modules share: splits, loaders, checks, and the normalization on the device."""
+"""The data module that all data sets share: splits, loaders, checks, and normalization on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gcpzoo.data.classes import check_class_names, class_descriptions
 from gcpzoo.data.images import check_images, read_image, read_pixels
+from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import VIEWS, Preprocessing
@@ -27,14 +29,22 @@ STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 
 @dataclass
 class Index:
-    """Which images there are: names of the classes in label order, and ``(path, label)`` for each split."""
+    """The images of a data set: ids of the classes in label order, and ``(path, label)`` pairs of each split.
+
+    >>> Index(["cat", "dog"], {"train": [("1.png", 0), ("2.png", 1)]}).splits["train"][1]
+    ('2.png', 1)
+    """
 
     class_names: list[str]
     splits: dict[str, list[Sample]]
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """``(path, label)`` to ``(uint8 tensor, label)``: ``transform(read(path))``."""
+    """Map ``(path, label)`` to ``(uint8 tensor, label)``: ``transform(read(path))``.
+
+    >>> Images([("cat.png", 0)], read=len, transform=lambda n: 2 * n)[0]
+    (14, 0)
+    """
 
     def __init__(
         self, samples: Sequence[Sample], read: Callable[[Any], Any], transform: Callable[[Any], Tensor]
@@ -52,24 +62,30 @@ class Images(Dataset[tuple[Tensor, int]]):
 class ImageDataModule(LightningDataModule):
     """Batches ``(images, labels)``: float32 ``(B, 3, h, w)``, or ``(B, V, 3, h, w)`` for V views, and int64 ``(B,)``.
 
-    The loaders deliver uint8; :meth:`on_after_batch_transfer` normalizes on the device. A data set says what it has by
-    :meth:`index` and :meth:`rule`. ``class_names``, ``num_classes`` and ``preprocessing`` are known before ``setup``.
+    The loaders deliver uint8; :meth:`on_after_batch_transfer` normalizes on the device. A data set implements
+    :meth:`index` and, if it has a customary size, :meth:`rule`. ``class_names``, ``num_classes`` and ``preprocessing``
+    are known before ``setup``.
 
     Args:
-        batch_size: images in a batch, on each device.
-        workers: processes that read images; null: one for each core, at most 8.
+        batch_size: number of images in a batch, on each device.
+        workers: number of processes that read images; null: one for each core, at most 8.
         image_size: side in pixels of what the network sees; the data set's own rule follows from it.
-        preprocessing: instead of that rule, e.g. the preprocessing of a loaded model.
-        augment: what training images go through.
+        preprocessing: replaces that rule, e.g. by the preprocessing of a loaded model.
+        augment: augmentation of the training images.
         views: of the test images: ``single``; ``mirror``: crop and mirrored crop; ``ten_crop``. Logits are averaged.
-        val_fraction: where the data set has no validation split: share of the training images, stratified, that is
-            held out as one. With 0 there is no validation.
-        val_on_test: validate on the test images, for curves only: who chooses by them has no test set any more.
+        val_fraction: if the data set has no validation split: share of the training images, stratified, to hold out as
+            one. With 0 there is no validation.
+        val_on_test: validate on the test images, for curves only: a choice made by them makes the test figures invalid.
         seed: of the random splits.
         check: look at every image file before the start, and name those that are missing or truncated.
 
     Raises:
-        ZooError: a value that cannot work, or missing files (at the first use of ``class_names``, or in ``setup``).
+        ZooError: if a value cannot work, or files are missing (at the first use of ``class_names``, or in ``setup``).
+
+    >>> from gcpzoo.data import Digits
+    >>> images, labels = next(iter(Digits(batch_size=4).test_dataloader()))
+    >>> images.dtype, images.shape
+    (torch.uint8, torch.Size([4, 3, 32, 32]))
     """
 
     root: Path | None = None
@@ -96,15 +112,15 @@ class ImageDataModule(LightningDataModule):
             ("image_size", image_size, 1, 8192),
         ):
             if not least <= value <= most:
-                raise ZooError(f"{name} must lie between {least} and {most}, got {value}")
+                raise ZooError(f"{name} must be between {least} and {most}, got {value}")
         if views not in VIEWS:
             raise unknown_name("views", views, VIEWS)
         if not 0 <= val_fraction < 1:
-            raise ZooError(f"val_fraction must be a share, 0 <= val_fraction < 1, got {val_fraction}")
+            raise ZooError(f"val_fraction must be at least 0 and less than 1, got {val_fraction}")
         if val_fraction and val_on_test:
-            raise ZooError("val_fraction and val_on_test exclude each other: set one of them")
+            raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
         self.batch_size, self.views, self.seed, self.check = batch_size, views, seed, check
-        self.workers = min(8, len(os.sched_getaffinity(0))) if workers is None else workers
+        self.workers = min(8, _cores()) if workers is None else workers
         self.preprocessing = preprocessing or self.rule(image_size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
@@ -112,30 +128,45 @@ class ImageDataModule(LightningDataModule):
         self.preprocessing.pixels(views)  # refuses ten_crop without a crop
         output_size(self.preprocessing)  # refuses images that cannot form a batch
 
-    # --- what a data set says of itself
+    # --- what a data set implements
 
     def index(self) -> Index:
-        """Reads the data set's lists or folders."""
+        """Read the data set's lists or folders.
+
+        >>> from gcpzoo.data import Digits
+        >>> sorted(Digits().index().splits)
+        ['test', 'train']
+        """
         raise NotImplementedError
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
-        """The data set's customary resize and crop for images of ``size`` pixels."""
-        return Preprocessing(resize=round(size * 8 / 7), crop=size)  # 256 and 224
+        """Give the data set's customary resize and crop for images of ``size`` pixels.
+
+        >>> rule = ImageDataModule.rule(224)
+        >>> rule.resize, rule.crop
+        (256, 224)
+        """
+        return Preprocessing(resize=round(size * 8 / 7), crop=size)
 
     def reader(self, train: bool) -> Callable[[Any], Any]:
-        """Path to a image: fast to a tensor for training, exact to a Pillow image for evaluation."""
+        """Give the reader of image files: for training fast, to a tensor; for evaluation exact, to a Pillow image.
+
+        >>> ImageDataModule().reader(train=True).__name__
+        'read_pixels'
+        """
         return read_pixels if train else read_image
 
-    # --- what everybody may ask
+    # --- what users ask for
 
     @cached_property
     def _index(self) -> Index:
         index = self.index()
+        check_class_names(index.class_names, self.name)
         splits = index.splits
         self._held_out = 0.0
         if "val" not in splits and self.val_on_test and "test" in splits:
-            rank_zero_info(f"{self.name}: validation runs on the test images; choose nothing by its figures")
+            rank_zero_info(f"{self.name}: validation runs on the test images; do not choose a model by its figures")
             splits["val"] = splits["test"]
         elif "val" not in splits and self.val_fraction and "train" in splits:
             total = len(splits["train"])
@@ -147,28 +178,58 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, in the order of the labels."""
+        """Ids of the classes in the order of the labels: what data and models are matched by.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().class_names[:3]
+        ['0', '1', '2']
+        """
         return self._index.class_names
 
     @property
+    def class_descriptions(self) -> list[str]:
+        """What people read in place of the ids, see :func:`~gcpzoo.data.classes.class_descriptions`.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().class_descriptions[:3]
+        ['0', '1', '2']
+        """
+        return class_descriptions(self.class_names)
+
+    @property
     def num_classes(self) -> int:
+        """Number of classes.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().num_classes
+        10
+        """
         return len(self.class_names)
 
     def samples(self, split: str) -> list[Sample]:
-        """``(path, label)`` of ``train``, ``val`` or ``test``.
+        """List ``(path, label)`` of ``train``, ``val`` or ``test``.
 
         Raises:
-            ZooError: the data set has no such split.
+            ZooError: if the data set has no such split.
+
+        >>> from gcpzoo.data import Digits
+        >>> len(Digits().samples("test"))
+        360
         """
         splits = self._index.splits
         if split not in splits:
             remedy = "; set val_fraction to hold one out" if split == "val" else ""
             place = f" in {self.root}" if self.root else ""
-            raise ZooError(f"{self.name}: no {split} split{place}, there is {', '.join(splits)}{remedy}")
+            raise ZooError(f"{self.name}: no {split} split{place}; available: {', '.join(splits)}{remedy}")
         return splits[split]
 
     def record(self) -> dict[str, Any]:
-        """Plain JSON: what was trained and measured on, to be kept with the figures."""
+        """Describe what was trained and measured on as plain JSON, to be kept with the figures.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().record()["images"]
+        {'train': 1437, 'test': 360}
+        """
         return {
             "data": self.name,
             "num_classes": self.num_classes,
@@ -184,7 +245,16 @@ class ImageDataModule(LightningDataModule):
     # --- Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
-        """Checks the images of the stage; before training those of all splits, so that no bad one ends a long run."""
+        """Check the image files of the stage; before training those of all splits, so that none ends a long run.
+
+        Raises:
+            ZooError: if the split that the stage needs is missing, or files cannot be read.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().setup("validate")
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: Digits: no val split; available: train, test; set val_fraction to hold one out
+        """
         if stage is not None:
             self.samples(STAGES[stage])  # the split must exist
         splits = tuple(self._index.splits) if stage in (None, "fit") else (STAGES[stage],)
@@ -194,26 +264,59 @@ class ImageDataModule(LightningDataModule):
             rank_zero_only(check_images)(list(paths), str(self.root), self.remedy)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Load the training images, shuffled and augmented.
+
+        A last batch of one image is dropped, which batch normalization could not train on.
+
+        >>> from gcpzoo.data import Digits
+        >>> len(Digits(batch_size=100).train_dataloader())
+        15
+        """
         samples = self.samples("train")
-        alone = len(samples) > 1 and len(samples) % self.batch_size == 1  # batch normalization refuses one image
+        alone = len(samples) > 1 and len(samples) % self.batch_size == 1
         transform = self.augment.transform(self.preprocessing)
         return self._loader(Images(samples, self.reader(train=True), transform), shuffle=True, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]] | list[Any]:
+        """Load the validation images; an empty list if there are none.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().val_dataloader()
+        []
+        """
         if "val" not in self._index.splits:
             return []
         return self._loader(Images(self.samples("val"), self.reader(train=False), self.preprocessing.pixels()))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Load the test images in the order of :meth:`samples`, each in all ``views``.
+
+        >>> from gcpzoo.data import Digits
+        >>> next(iter(Digits(views="mirror", batch_size=4).test_dataloader()))[0].shape
+        torch.Size([4, 2, 3, 32, 32])
+        """
         pixels = self.preprocessing.pixels(self.views)
         return self._loader(Images(self.samples("test"), self.reader(train=False), pixels))
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """The test images, labels included."""
+        """Load the test images, labels included.
+
+        >>> from gcpzoo.data import Digits
+        >>> next(iter(Digits(batch_size=4).predict_dataloader()))[1]
+        tensor([1, 4, 8, 6])
+        """
         return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 images, already on the device, to normalized float32."""
+        """Normalize uint8 images, already on the device, to float32.
+
+        >>> import torch
+        >>> from gcpzoo.data import Digits
+        >>> batch = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([3, 5])
+        >>> images, labels = Digits().on_after_batch_transfer(batch, 0)
+        >>> images.dtype, round(images[0, 0, 0, 0].item(), 3)
+        (torch.float32, -2.118)
+        """
         pixels, labels = batch
         return self.preprocessing.normalize(pixels), labels
 
@@ -228,41 +331,6 @@ class ImageDataModule(LightningDataModule):
         )
 
 
-def hold_out(
-    samples: list[Sample], class_names: list[str], fraction: float, seed: int
-) -> tuple[list[Sample], list[Sample]]:
-    """Stratified random split by scikit-learn: the rest and the held-out ``fraction``, in the order of ``samples``.
-
-    Raises:
-        ZooError: a class is too small to be in both parts.
-    """
-    from sklearn.model_selection import train_test_split
-
-    labels = [label for _, label in samples]
-    try:
-        rest, held = train_test_split(range(len(samples)), test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
-        smallest = min(set(labels), key=labels.count)
-        raise ZooError(
-            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(set(labels))} classes "
-            f"(the smallest, {class_names[smallest]!r}, has {labels.count(smallest)}): {error}; "
-            "val_fraction 0 holds nothing out"
-        ) from None
-    return [samples[i] for i in sorted(rest)], [samples[i] for i in sorted(held)]
-
-
-def find_folder(data: str, root: str, name: str, parts: Sequence[str], hint: str) -> Path:
-    """The folder ``name`` in ``root``, or ``root`` itself when it is that folder, with all ``parts`` inside.
-
-    Raises:
-        ZooError: says what is missing, what was expected where, and ``hint``.
-    """
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise ZooError(f"{data}: there is no folder {base}; {hint}")
-    folder = base / name if (base / name).is_dir() else base
-    missing = [part for part in parts if not (folder / part).exists()]
-    if missing:
-        expected = ", ".join(f"{name}/{part}" for part in parts)
-        raise ZooError(f"{data}: {folder} lacks {', '.join(missing)}; expected in {base}: {expected}; {hint}")
-    return folder
+def _cores() -> int:
+    """Cores that this process may use; macOS cannot say, and gives all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import ImageDataModule, Index, find_folder
+from gcpzoo.data.archives import find_folder
+from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
@@ -17,7 +18,7 @@ PARTS = (
     "cars_train",
     "cars_test",
 )
-HINT = "the authors' site no longer offers it: lay a copy out like that"
+HINT = "its authors no longer offer it for download: arrange a copy like this"
 
 
 class StanfordCars(ImageDataModule):
@@ -34,10 +35,13 @@ class StanfordCars(ImageDataModule):
 
     Args:
         root: folder that holds ``stanford_cars``, or that folder itself.
-        image_size: side in pixels; the papers' is 448.
-        augment: what training images go through.
+        image_size: side in pixels; the papers use 448.
+        augment: augmentation of the training images.
 
     Source: Krause et al., 3dRR 2013; read by torchvision's data set.
+
+    >>> StanfordCars("/data").preprocessing.resize
+    (448, 448)
     """
 
     remedy = HINT
@@ -54,9 +58,23 @@ class StanfordCars(ImageDataModule):
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
+        """Resize to a square without a crop.
+
+        >>> StanfordCars.rule(448).crop is None
+        True
+        """
         return Preprocessing(resize=(size, size), crop=None)
 
     def index(self) -> Index:
+        """Read the annotations.
+
+        Raises:
+            ZooError: if files are missing or damaged.
+
+        >>> StanfordCars("/nowhere").index()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: StanfordCars: there is no folder /nowhere; ...
+        """
         from torchvision.datasets import StanfordCars as Official
 
         folder = find_folder(self.name, str(self.root), "stanford_cars", PARTS, HINT)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+from gcpzoo.errors import ZooError, is_control
+
 
 @cache
 def imagenet_classes() -> dict[str, str]:
@@ -40,6 +42,11 @@ def class_ids(names: Sequence[str]) -> list[str]:
 
     Checkpoints written before version 0.2 carry torchvision's 1000 ImageNet categories ("tench") or timm's
     descriptions ("tench, Tinca tinca") in place of wnids; all other names are ids already.
+
+    >>> class_ids(list(imagenet_classes().values()))[0]
+    'n01440764'
+    >>> class_ids(["cat", "dog"])
+    ['cat', 'dog']
     """
     if len(names) == 1000:
         from torchvision.models import ResNet50_Weights
@@ -57,3 +64,31 @@ def is_wnid(name: str) -> bool:
     (True, False)
     """
     return len(name) == 9 and name[0] == "n" and name[1:].isdigit()
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """Refuse class ids that cannot be told apart or printed.
+
+    Args:
+        names: the ids.
+        source: what they come from, for the message.
+
+    Raises:
+        ZooError: if there are no names, or one is not a string, empty, given twice, or holds control characters (a line
+            break, an escape sequence).
+
+    >>> check_class_names(["cat", "dog\\n"], "ImageFolder")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: ImageFolder: class names must not contain control characters, got 'dog\\n'; rename the class
+    """
+    if not names:
+        raise ZooError(f"{source}: there must be at least one class, got none")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ZooError(f"{source}: class names must be non-empty strings, got {name!r}")
+        if any(map(is_control, name)):
+            raise ZooError(f"{source}: class names must not contain control characters, got {name!r}; rename the class")
+        if name in seen:
+            raise ZooError(f"{source}: class names must differ, got {name!r} twice")
+        seen.add(name)

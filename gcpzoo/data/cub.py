@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import ImageDataModule, Index, find_folder
+from gcpzoo.data.archives import find_folder
+from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
@@ -17,14 +18,18 @@ HINT = "extract the official CUB_200_2011.tgz there"
 class CUB200(ImageDataModule):
     """CUB-200-2011: 200 species of birds, 5,994 training and 5,794 test images, in the official archive's layout.
 
-    Images at ``size`` px: shorter side to ``size``, then the central ``size``×``size``; training adds flips only.
+    The shorter side is resized to ``image_size``, then the central square is cut out; training adds flips only.
 
     Args:
         root: folder that holds ``CUB_200_2011``, or that folder itself.
-        image_size: side in pixels; the papers' is 448.
-        augment: what training images go through.
+        image_size: side in pixels; the papers use 448.
+        augment: augmentation of the training images.
 
-    Source: Wah et al., Caltech CNS-TR-2011-001; the 448 px rule: Li et al., CVPR 2018, section 4.3.
+    Source: Wah et al., Caltech CNS-TR-2011-001; the rule of 448 px: Li et al., CVPR 2018, section 4.3.
+
+    >>> data = CUB200("/data")
+    >>> data.preprocessing.resize, data.preprocessing.crop
+    (448, 448)
     """
 
     remedy = HINT
@@ -41,9 +46,23 @@ class CUB200(ImageDataModule):
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
+        """Resize the shorter side, then crop to the same size.
+
+        >>> CUB200.rule(448).crop
+        448
+        """
         return Preprocessing(resize=size, crop=size)
 
     def index(self) -> Index:
+        """Read the archive's lists.
+
+        Raises:
+            ZooError: if files are missing or lists do not fit together.
+
+        >>> CUB200("/nowhere").index()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: CUB200: there is no folder /nowhere; extract the official CUB_200_2011.tgz there
+        """
         folder = find_folder(self.name, str(self.root), "CUB_200_2011", (*LISTS, "images"), HINT)
         images, labels, split, classes = (read_table(folder / name) for name in LISTS)
         for name, table in (("image_class_labels.txt", labels), ("train_test_split.txt", split)):
@@ -66,10 +85,17 @@ class CUB200(ImageDataModule):
 
 
 def read_table(path: Path) -> dict[int, str]:
-    """Lines ``<id> <value>`` of the archive's lists; blank lines are skipped.
+    """Read a list of the archive, lines of ``<id> <value>``; blank lines are skipped.
 
     Raises:
-        ZooError: another line, or an id twice, with the line's number.
+        ZooError: if a line has another form or repeats an id; the message gives its number.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "classes.txt")
+    ...     _ = path.write_text("1 001.Black_footed_Albatross\\n2 002.Laysan_Albatross\\n")
+    ...     read_table(path)
+    {1: '001.Black_footed_Albatross', 2: '002.Laysan_Albatross'}
     """
     table: dict[int, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from gcpzoo.data.base import ImageDataModule, Index, hold_out
+from gcpzoo.data.base import ImageDataModule, Index
+from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -26,15 +27,19 @@ def _to_pil(image: Tensor) -> Image.Image:
 class Digits(ImageDataModule):
     """1,797 handwritten digits of 8×8 pixels, as RGB images enlarged to ``image_size``: 1,437 to train, 360 to test.
 
-    The split is scikit-learn's stratified one with ``random_state=0``, whatever ``seed`` says, so that figures compare;
-    ``seed`` moves only a held-out validation part. No flips: a mirrored digit is another sign.
+    The test split is scikit-learn's stratified one with ``random_state=0``, so that figures compare; ``seed`` changes
+    only a held-out validation split. No flips: a mirrored digit is another sign.
 
     Args:
         image_size: side in pixels.
-        workers: processes that read images; they are in memory already.
-        augment: what training images go through.
+        workers: number of processes that transform images, which are in memory already.
+        augment: augmentation of the training images.
 
     Source: scikit-learn's ``load_digits``, the test part of UCI's "Optical Recognition of Handwritten Digits".
+
+    >>> data = Digits(image_size=16)
+    >>> data.num_classes, data.preprocessing.resize
+    (10, (16, 16))
     """
 
     def __init__(
@@ -48,12 +53,29 @@ class Digits(ImageDataModule):
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
+        """Enlarge to a square without a crop.
+
+        >>> Digits.rule(32).crop is None
+        True
+        """
         return Preprocessing(resize=(size, size), crop=None)
 
     def reader(self, train: bool) -> Callable[[Any], Any]:
+        """Give tensors for training and Pillow images for evaluation, as the readers of files do.
+
+        >>> import torch
+        >>> Digits().reader(train=False)(torch.zeros(1, 8, 8, dtype=torch.uint8)).size
+        (8, 8)
+        """
         return _same if train else _to_pil
 
     def index(self) -> Index:
+        """List the images, uint8 ``(1, 8, 8)``, with their labels.
+
+        >>> image, label = Digits().index().splits["test"][0]
+        >>> image.shape, label
+        (torch.Size([1, 8, 8]), 1)
+        """
         from sklearn.datasets import load_digits
 
         digits = load_digits()

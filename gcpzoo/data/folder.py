@@ -1,4 +1,4 @@
-"""One's own images, a folder for each class."""
+"""The user's own images, a folder for each class."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from gcpzoo.data.base import ImageDataModule, Index, Sample, hold_out
+from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.images import list_folders, list_images
-from gcpzoo.errors import ZooError
+from gcpzoo.data.splits import hold_out
+from gcpzoo.errors import ZooError, printable
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
@@ -19,14 +20,27 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 class ImageFolder(ImageDataModule):
     """Images in folders named after their classes: ``ROOT/{train,val,test}/CLASS/…``, or ``ROOT/CLASS/…``.
 
-    In the second form a stratified part is set aside for the test, of ``test_fraction``, by ``seed``. Labels follow the
-    sorted names of the training folders; the other splits are mapped by name and may lack classes, but not add any.
+    In the second form, a stratified ``test_fraction`` of the images becomes the test split, at random by ``seed``.
+    Labels follow the sorted names of the training folders; the other splits are mapped by name: they may lack classes,
+    but not add any.
 
     Args:
         root: the folder.
-        classes: names of the classes in the order of the labels, e.g. those of a loaded model; null: those found.
-        val_fraction: where there is no ``val`` folder: share of the training images held out as validation split.
-        test_fraction: where there are only class folders: share of all images set aside for the test.
+        classes: ids of the classes in the order of the labels, e.g. those of a loaded model; null: those found.
+        val_fraction: if there is no ``val`` folder: share of the training images to hold out as validation split.
+        test_fraction: if there are class folders only: share of all images to set aside for the test.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png"):
+    ...         path = Path(root, name)
+    ...         path.parent.mkdir(parents=True)
+    ...         Image.new("RGB", (32, 32)).save(path)
+    ...     data = ImageFolder(root, val_fraction=0)
+    ...     data.class_names, len(data.samples("test"))
+    (['cat', 'dog'], 1)
     """
 
     def __init__(
@@ -39,11 +53,20 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         super().__init__(val_fraction=val_fraction, **kwargs)
         if not 0 < test_fraction < 1:
-            raise ZooError(f"test_fraction must be a share between 0 and 1, got {test_fraction}")
+            raise ZooError(f"test_fraction must be between 0 and 1, got {test_fraction}")
         self.root = Path(root).expanduser()
         self.classes, self.test_fraction, self.set_aside = classes, test_fraction, 0.0
 
     def index(self) -> Index:
+        """List the images of the class folders.
+
+        Raises:
+            ZooError: if folders are missing or empty, or a class is unknown.
+
+        >>> ImageFolder("/nowhere").index()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: ImageFolder: there is no folder /nowhere; expected train, val and test folders, or ...
+        """
         root = str(self.root)
         if not os.path.isdir(root):
             raise ZooError(
@@ -61,7 +84,7 @@ class ImageFolder(ImageDataModule):
             splits = {"train": train, "test": test}
             rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} images set aside for the test")
         if len(own) < 2:
-            raise ZooError(f"{self.name}: one class only ({own[0]}) in {root}; there is nothing to tell apart")
+            raise ZooError(f"{self.name}: at least two classes are needed, got one class only ({own[0]}) in {root}")
         for split, samples in splits.items():
             absent = len(own) - len({label for _, label in samples})
             if absent and split == "train":
@@ -75,14 +98,30 @@ class ImageFolder(ImageDataModule):
         return Index(own, splits)
 
     def record(self) -> dict[str, Any]:
+        """Describe the data as :meth:`ImageDataModule.record` does, with ``test_fraction``.
+
+        >>> from unittest.mock import patch
+        >>> with patch.object(ImageFolder, "index", lambda self: Index(["cat", "dog"], {"test": []})):
+        ...     ImageFolder("/data").record()["test_fraction"]
+        0.0
+        """
         return super().record() | {"test_fraction": self.set_aside}
 
 
 def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
-    """``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
+    """List ``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
 
     Raises:
-        ZooError: no class folders, one that ``classes`` lacks, or one without images.
+        ZooError: if there are no class folders, ``classes`` lacks one of them, or one has no images.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("cat", "dog"):
+    ...         Path(root, name).mkdir()
+    ...         Path(root, name, "1.png").touch()
+    ...     [(Path(path).parent.name, label) for path, label in scan(root, ["dog", "cat"])]
+    [('cat', 1), ('dog', 0)]
     """
     names = list_folders(folder)
     if not names:
@@ -90,11 +129,11 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
         what = f"holds {len(images):,} images but no class folders" if images else "is empty"
         raise ZooError(f"{folder} {what}; put the images of each class into a folder named after it")
     label = {name: i for i, name in enumerate(classes)}
-    strangers = [name for name in names if name not in label]
-    if strangers:
+    unknown = [name for name in names if name not in label]
+    if unknown:
         raise ZooError(
-            f"{folder}: {len(strangers)} of {len(names)} folders are none of the {len(classes)} classes: "
-            f"{', '.join(strangers[:10])}; a class must be in the training folders (or in `classes`)"
+            f"{folder}: {len(unknown)} of {len(names)} folders are none of the {len(classes)} classes: "
+            f"{', '.join(unknown[:10])}; a class must be in the training folders (or in `classes`)"
         )
     samples: list[Sample] = []
     empty: list[str] = []
@@ -113,6 +152,6 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     if ignored:
         few = ", ".join(os.path.relpath(path, folder) for path in ignored[:5])
         rank_zero_warn(
-            f"{folder}: {len(ignored):,} files are no images by their suffix and are left out, such as {few}"
+            f"{folder}: {len(ignored):,} files are no images by their suffix and are ignored, such as {printable(few)}"
         )
     return samples

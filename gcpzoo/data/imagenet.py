@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
+from gcpzoo.data.classes import imagenet_classes, is_wnid
 from gcpzoo.data.folder import scan
 from gcpzoo.data.images import list_folders
 from gcpzoo.errors import ZooError
 
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"
-WNID = re.compile(r"n\d{8}")
 
 
 class ImageNet(ImageDataModule):
     """ImageNet-1k: 1,000 classes, 1,281,167 training and 50,000 validation images, in a folder for each wnid.
 
-    Labels are the positions of the sorted wnids, as in every released model; where only some of the classes' folders
-    exist, they keep those labels (to train on such a subset for itself, take ``ImageFolder``). Folders that are not
-    named by wnids are classes of their own, by sorted name. The official validation images serve as ``val`` and as
-    ``test``: the test labels are not public, and papers report the validation figures.
+    Labels are the positions of the sorted wnids, as in every released model. If only some of the classes have folders,
+    they keep those labels (to train on such a subset alone, use ``ImageFolder``). Folders that are not named by wnids
+    are classes of their own, by sorted name. The official validation images serve as ``val`` and as ``test``: the
+    test labels are not public, and papers report the validation figures.
 
     Args:
-        root: folder that holds ``train`` and ``val``; for evaluation ``val`` alone will do.
+        root: folder that holds ``train`` and ``val``; for evaluation ``val`` alone is enough.
 
-    Source: Russakovsky et al., IJCV 2015. Wnids and names are timm's list.
+    Source: Russakovsky et al., IJCV 2015. The wnids are timm's list.
+
+    >>> data = ImageNet("/data/imagenet")
+    >>> data.preprocessing.resize, data.preprocessing.crop
+    (256, 224)
     """
 
     def __init__(self, root: str, **kwargs: Any) -> None:
@@ -35,6 +38,15 @@ class ImageNet(ImageDataModule):
         self.root = Path(root).expanduser()
 
     def index(self) -> Index:
+        """List the images of the class folders.
+
+        Raises:
+            ZooError: if folders are missing, empty or unknown.
+
+        >>> ImageNet("/nowhere").index()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: ImageNet: there is no folder /nowhere; expected ROOT/train/n01440764/… and ...
+        """
         root = str(self.root)
         if not os.path.isdir(root):
             raise ZooError(f"{self.name}: there is no folder {root}; {HINT}")
@@ -44,17 +56,8 @@ class ImageNet(ImageDataModule):
         if not folders:
             raise ZooError(f"{self.name}: {root} has neither train nor val; {HINT}")
         names = list_folders(next(iter(folders.values())))
-        official = any(WNID.fullmatch(name) for name in names)
-        classes, titles = imagenet_classes() if official else (names, names)
+        classes = list(imagenet_classes()) if any(map(is_wnid, names)) else names
         splits: dict[str, list[Sample]] = {split: scan(folder, classes) for split, folder in folders.items()}
         if "val" in splits:
             splits["test"] = splits["val"]
-        return Index(titles, splits)
-
-
-def imagenet_classes() -> tuple[list[str], list[str]]:
-    """The 1,000 wnids in the order of the labels, and their names such as ``tench, Tinca tinca``."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return list(info.label_names()), list(info.label_descriptions())
+        return Index(classes, splits)

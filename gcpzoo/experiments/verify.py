@@ -16,7 +16,7 @@ from gcpzoo.data.folder import scan
 from gcpzoo.data.images import list_folders
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.convert.common import transpose_triangle
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.hub.records import Record
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing

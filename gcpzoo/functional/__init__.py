@@ -1,4 +1,4 @@
-"""Pure tensor mathematics of covariance pooling: batched, differentiable, importing torch only."""
+"""Pure tensor mathematics of covariance pooling: batched, differentiable, on torch alone."""
 
 from gcpzoo.functional.covariance import as_matrix, covariance, triangle
 from gcpzoo.functional.cross_covariance import cross_covariance, svpn
@@ -12,6 +12,7 @@ from gcpzoo.functional.roots import ROOTS, square_root
 from gcpzoo.functional.sketch import tensor_sketch
 from gcpzoo.functional.spectral import matrix_log, matrix_power, spectral_function
 from gcpzoo.functional.surrogates import surrogate_sqrt, svd_sqrt
+from gcpzoo.functional.threads import share_threads
 
 __all__ = [
     "ROOTS",
@@ -33,6 +34,7 @@ __all__ = [
     "mtp_sqrt",
     "newton_schulz_sqrt",
     "released_covariance",
+    "share_threads",
     "spectral_function",
     "square_root",
     "surrogate_sqrt",

@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gcpzoo.functional.tracing import is_traced
+
 
 def as_matrix(x: Tensor) -> Tensor:
-    """``(B, d, H, W)`` or ``(B, d, M)`` as the data matrix ``(B, d, M)``.
+    """Flatten a feature map ``(B, d, H, W)`` to the data matrix ``(B, d, M)``; leave ``(B, d, M)`` as it is.
 
     Raises:
         ValueError: if ``x`` has other dimensions, no channel or no position.
+
+    >>> import torch
+    >>> as_matrix(torch.ones(2, 8, 3, 3)).shape
+    torch.Size([2, 8, 9])
     """
     if x.ndim == 4:
         x = x.flatten(2)
@@ -23,7 +29,12 @@ def as_matrix(x: Tensor) -> Tensor:
 
 
 def centered(x: Tensor) -> Tensor:
-    """Features ``(B, d, M)`` minus their mean over positions."""
+    """Subtract from features ``(B, d, M)`` their mean over positions.
+
+    >>> import torch
+    >>> centered(torch.tensor([[[1.0, 3.0]]]))
+    tensor([[[-1.,  1.]]])
+    """
     return x - x.mean(2, keepdim=True)
 
 
@@ -42,6 +53,11 @@ def covariance(x: Tensor, center: bool = True) -> Tensor:
     Raises:
         ValueError: if ``x`` has no position (``M == 0``) or other dimensions.
 
+    >>> import torch
+    >>> covariance(torch.tensor([[[1.0, 3.0], [2.0, 2.0]]]))
+    tensor([[[1., 0.],
+             [0., 0.]]])
+
     Source: Li et al., ICCV 2017, eq. (1). The factor is 1/M, not 1/(M-1), as in all released models.
     """
     x = as_matrix(x)
@@ -52,17 +68,17 @@ def covariance(x: Tensor, center: bool = True) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _cached_index(d: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # an evaluation may be the first to ask, a training the next
+    with torch.inference_mode(False):  # an index first made during evaluation must serve training too
         return _index(d, device)
 
 
 def _index(d: int, device: torch.device) -> Tensor:
-    i, j = torch.triu_indices(d, d, device=device)
-    return i * d + j
+    row, column = torch.triu_indices(d, d, device=device).unbind()
+    return row * d + column
 
 
 class _Triangle(torch.autograd.Function):
-    """Autograd's own gradient of a gather adds into its buffer; here every entry is written once."""
+    """Gather whose gradient writes every entry once; autograd's own adds into its buffer."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, index: Tensor) -> Tensor:
@@ -78,8 +94,19 @@ class _Triangle(torch.autograd.Function):
 
 
 def triangle(a: Tensor) -> Tensor:
-    """Upper triangle with the diagonal, row by row: ``(B, d, d)`` to ``(B, d(d+1)/2)``, off-diagonals not scaled."""
-    if torch.compiler.is_compiling() or type(a) is not Tensor:  # a tracer's tensor must not stay in the cache
+    """Upper triangle with the diagonal, row by row, off-diagonals not scaled.
+
+    Args:
+        a: ``(B, d, d)``.
+
+    Returns:
+        ``(B, d(d+1)/2)``.
+
+    >>> import torch
+    >>> triangle(torch.tensor([[[1.0, 2.0], [2.0, 3.0]]]))
+    tensor([[1., 2., 3.]])
+    """
+    if is_traced(a):  # a tracer's index must not stay in the cache
         return a.flatten(1).index_select(1, _index(a.shape[1], a.device))
     out: Tensor = _Triangle.apply(a, _cached_index(a.shape[1], a.device))
     return out

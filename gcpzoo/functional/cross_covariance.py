@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from gcpzoo.functional.checks import check_choice
+
+MEANS = ("scalar", "channel")
+
 
 def cross_covariance(a: Tensor, b: Tensor, mean: str = "scalar") -> Tensor:
     r"""Cross-covariance :math:`\tfrac1N\sum_n (a_n - \bar a)(b_n - \bar b)^\top` of two sets of features.
@@ -17,10 +21,18 @@ def cross_covariance(a: Tensor, b: Tensor, mean: str = "scalar") -> Tensor:
     Returns:
         ``(..., d, d)``.
 
+    Raises:
+        ValueError: unknown ``mean``.
+
+    >>> import torch
+    >>> a = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+    >>> cross_covariance(a, 10 * a, mean="channel")
+    tensor([[10.,  0.],
+            [ 0.,  0.]])
+
     Source: Xie et al., "So-ViT: Mind Visual Tokens for Vision Transformer", arXiv 2104.10935.
     """
-    if mean not in ("scalar", "channel"):
-        raise ValueError(f"mean must be 'scalar' or 'channel', got {mean!r}")
+    check_choice("mean", mean, MEANS)
     dims = (-2, -1) if mean == "scalar" else (-1,)
     return (a - a.mean(dims, keepdim=True)) @ (b - b.mean(dims, keepdim=True)).mT / a.shape[-1]
 
@@ -39,6 +51,11 @@ def svpn(a: Tensor, start: Tensor, alpha: float = 0.5) -> Tensor:
 
     Returns:
         ``(..., m, n)``; zeros for a zero matrix.
+
+    >>> import torch
+    >>> svpn(torch.diag(torch.tensor([4.0, 1.0])), start=torch.tensor([1.0, 0.0]))
+    tensor([[2.0000, 0.0000],
+            [0.0000, 0.5000]])
 
     Source: Xie et al., arXiv 2104.10935.
     """

@@ -1,4 +1,4 @@
-"""The adaptive rate of DropCov."""
+"""The adaptive drop rate of DropCov."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def channel_importance(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         ``(B, d)``, non-negative, sum 1.
 
+    >>> import torch
+    >>> x = torch.tensor([0.0, 1.0, 0.0])[None, :, None]
+    >>> channel_importance(x, torch.tensor([[[0.0, 1.0, 0.0]]]))
+    tensor([[0.2119, 0.5761, 0.2119]])
+
     Source: Wang et al., NeurIPS 2022.
     """
     return F.conv1d(as_matrix(x).mean(2)[:, None], weight, padding=weight.shape[2] // 2)[:, 0].softmax(1)
@@ -37,17 +42,25 @@ def adaptive_drop_rate(x: Tensor, importance: Tensor) -> Tensor:
     drops at the same rate. There is no gradient.
 
     Args:
-        x: features ``(B, d, M)`` or ``(B, d, H, W)``, d > 1; in DropCov those already weighted, :math:`x + x\cdot y`.
+        x: features ``(B, d, M)`` or ``(B, d, H, W)``, d > 1; DropCov passes the weighted ones, :math:`x + x\cdot y`.
         importance: y, ``(B, d)``, see :func:`channel_importance`.
 
     Returns:
         ρ, a scalar tensor.
 
+    Raises:
+        ValueError: if ``x`` has fewer than two channels.
+
+    >>> import torch
+    >>> x = torch.tensor([[[1.0, -1.0], [0.0, 0.0]]])
+    >>> adaptive_drop_rate(x, importance=torch.tensor([[0.05, 0.95]]))
+    tensor(0.4744)
+
     Source: Wang et al., NeurIPS 2022.
     """
     x = as_matrix(x.detach())
     if x.shape[1] < 2:
-        raise ValueError(f"the rate is defined for two channels or more, got shape {tuple(x.shape)}")
+        raise ValueError(f"the drop rate needs two channels or more, got shape {tuple(x.shape)}")
     y = centered(x)
     rows = (y * y.sum(1, keepdim=True)).mean(2)  # Σ1, without Σ
     cosine = F.cosine_similarity(importance.detach(), rows, dim=1).mean()
@@ -58,6 +71,19 @@ def adaptive_drop_rate(x: Tensor, importance: Tensor) -> Tensor:
 
 
 def drop_channels(x: Tensor, rate: Tensor) -> Tensor:
-    """Whole channels set to zero with probability ``rate`` (a scalar tensor), the others scaled by 1/(1-rate)."""
+    """Set whole channels to zero with probability ``rate`` and scale the others by 1/(1-rate).
+
+    Args:
+        x: features ``(B, d, M)``.
+        rate: scalar tensor in [0, 1].
+
+    Returns:
+        ``(B, d, M)``.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> drop_channels(torch.ones(1, 6, 1), torch.tensor(0.5)).flatten().unique()
+    tensor([0., 2.])
+    """
     keep = torch.bernoulli((1 - rate).expand(x.shape[0], x.shape[1], 1))
     return x * keep / (1 - rate).clamp_min(torch.finfo(x.dtype).eps)

@@ -9,7 +9,7 @@ from gcpzoo.functional.covariance import as_matrix
 
 
 def homogeneous(x: Tensor) -> Tensor:
-    r"""Features with a channel of ones below them; their second moment embeds the Gaussian of the features.
+    r"""Append a channel of ones; the second moment of the result embeds the Gaussian of the features.
 
     .. math:: \frac1M\sum_p\begin{pmatrix}x_p\\1\end{pmatrix}\begin{pmatrix}x_p\\1\end{pmatrix}^\top
               = \begin{pmatrix}\Sigma + \mu\mu^\top & \mu\\ \mu^\top & 1\end{pmatrix}
@@ -20,7 +20,13 @@ def homogeneous(x: Tensor) -> Tensor:
     Returns:
         ``(B, d + 1, M)``.
 
-    Source: Wang et al., "G²DeNet", CVPR 2017.
+    >>> import torch
+    >>> homogeneous(torch.tensor([[[1.0, 3.0]]]))
+    tensor([[[1., 3.],
+             [1., 1.]]])
+
+    Source: Wang et al., "G²DeNet: Global Gaussian Distribution Embedding Network and Its Application to Visual
+    Recognition", CVPR 2017.
     """
     x = as_matrix(x)
     return torch.cat([x, x.new_ones(x.shape[0], 1, x.shape[2])], 1)

@@ -56,6 +56,15 @@ def lyapunov_solve(q: Tensor, g: Tensor, scale: Tensor, steps: int = STEPS) -> T
         scale: s, ``(B, 1, 1)``, so that the eigenvalues of Q/s lie in (0, √3).
         steps: N; 8 in the paper, too few to converge where the condition number of Q is above about 20.
 
+    Returns:
+        ``(B, d, d)``.
+
+    >>> import torch
+    >>> q = torch.diag(torch.tensor([1.0, 2.0]))[None]
+    >>> lyapunov_solve(q, torch.ones(1, 2, 2), scale=torch.tensor(2.0))
+    tensor([[[0.5000, 0.3333],
+             [0.3333, 0.2500]]])
+
     Source: Song et al., ICLR 2022.
     """
     three = 3 * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
@@ -99,9 +108,9 @@ class _LyapunovRoot(torch.autograd.Function):
 class _CovarianceRoot(torch.autograd.Function):
     r"""``y, taylor ->`` root of :math:`\Sigma = YY^\top/M`, on the smaller side.
 
-    Both approximants are :math:`f(1) + (1-z)\hat f(z)`, which float32 evaluates 30 times more accurately than P/Q. On
-    the M×M side every matrix of root and solver is :math:`\alpha I + YSY^\top/M`, with S a function of
-    :math:`A = Y^\top Y/M`, and :math:`(\alpha I + YSY^\top/M)Y = YR` with :math:`R = \alpha I + SA`. The solver's
+    Both approximants are evaluated as :math:`f(1) + (1-z)\hat f(z)`, which is 30 times more accurate in float32 than
+    P/Q. On the M×M side every matrix of root and solver has the form :math:`\alpha I + YSY^\top/M`, with S a function
+    of :math:`A = Y^\top Y/M`, and :math:`(\alpha I + YSY^\top/M)Y = YR` with :math:`R = \alpha I + SA`. The solver's
     iterate is only needed as :math:`CY`, which stays in the form :math:`(C_0Y)Q + YP`.
     """
 
@@ -153,10 +162,12 @@ class _CovarianceRoot(torch.autograd.Function):
         return (cy @ q + y @ p) / (2 * m), None
 
 
-def _checked(a: Tensor) -> Tensor:
+def _lyapunov_root(a: Tensor, taylor: bool = False, inverse: bool = False) -> Tensor:
+    """Check the shape and take the root."""
     if a.ndim != 3 or a.shape[1] != a.shape[2] or a.shape[1] == 0:
         raise ValueError(f"expected matrices (B, d, d) with d > 0, got shape {tuple(a.shape)}")
-    return a
+    out: Tensor = _LyapunovRoot.apply(a, taylor, inverse)
+    return out
 
 
 def mpa_sqrt(a: Tensor) -> Tensor:
@@ -177,9 +188,14 @@ def mpa_sqrt(a: Tensor) -> Tensor:
     Raises:
         ValueError: not a batch of square matrices.
 
+    >>> import torch
+    >>> mpa_sqrt(torch.diag(torch.tensor([4.0, 1.0]))[None])
+    tensor([[[2.0000, 0.0000],
+             [0.0000, 1.0000]]])
+
     Source: Song et al., "Fast Differentiable Matrix Square Root", ICLR 2022.
     """
-    return _LyapunovRoot.apply(_checked(a), False, False)
+    return _lyapunov_root(a)
 
 
 def mtp_sqrt(a: Tensor) -> Tensor:
@@ -189,16 +205,21 @@ def mtp_sqrt(a: Tensor) -> Tensor:
 
     Arguments, result and gradient as :func:`mpa_sqrt`.
 
-    Source: Song et al., ICLR 2022.
+    >>> import torch
+    >>> mtp_sqrt(torch.diag(torch.tensor([4.0, 1.0]))[None])  # near 2 and 1
+    tensor([[[2.0000, 0.0000],
+             [0.0000, 1.00...]]])
+
+    Source: Song et al., "Fast Differentiable Matrix Square Root", ICLR 2022.
     """
-    return _LyapunovRoot.apply(_checked(a), True, False)
+    return _lyapunov_root(a, taylor=True)
 
 
 def mpa_inv_sqrt(a: Tensor) -> Tensor:
     r"""Inverse square root by the [5/5] matrix Padé approximant, :math:`P(Z)^{-1}Q(Z)/\sqrt{\lVert A\rVert_F}`.
 
-    The gradient is that of :math:`A^{-1/2}`, the solution of :math:`RX + XR = -R^2GR^2` with R the result, by 8 steps,
-    each matrix scaled by its own norm (the released code takes one norm for the batch, whereby samples mix).
+    The gradient is that of :math:`A^{-1/2}`, the solution of :math:`RX + XR = -R^2GR^2` with R the result, by 8 steps.
+    Each matrix is scaled by its own norm; the released code takes one norm for the batch, which mixes samples.
 
     Args:
         a: ``(B, d, d)``, symmetric positive definite, float32 or float64.
@@ -206,9 +227,14 @@ def mpa_inv_sqrt(a: Tensor) -> Tensor:
     Returns:
         ``(B, d, d)`` in the dtype of ``a``; zeros for a zero matrix.
 
+    >>> import torch
+    >>> mpa_inv_sqrt(torch.diag(torch.tensor([4.0, 1.0]))[None])
+    tensor([[[0.5000, 0.0000],
+             [0.0000, 1.0000]]])
+
     Source: Song et al., "Fast Differentiable Matrix Square Root and Inverse Square Root", TPAMI 2022.
     """
-    return _LyapunovRoot.apply(_checked(a), False, True)
+    return _lyapunov_root(a, inverse=True)
 
 
 def mtp_inv_sqrt(a: Tensor) -> Tensor:
@@ -218,9 +244,14 @@ def mtp_inv_sqrt(a: Tensor) -> Tensor:
 
     Arguments, result and gradient as :func:`mpa_inv_sqrt`.
 
-    Source: Song et al., TPAMI 2022.
+    >>> import torch
+    >>> mtp_inv_sqrt(torch.diag(torch.tensor([4.0, 3.0]))[None])  # near 1/2 and 1/√3
+    tensor([[[0.5..., 0.0000],
+             [0.0000, 0.57...]]])
+
+    Source: Song et al., "Fast Differentiable Matrix Square Root and Inverse Square Root", TPAMI 2022.
     """
-    return _LyapunovRoot.apply(_checked(a), True, True)
+    return _lyapunov_root(a, taylor=True, inverse=True)
 
 
 def lyapunov_sqrt(x: Tensor, taylor: bool = False, center: bool = True) -> Tensor:
@@ -232,8 +263,13 @@ def lyapunov_sqrt(x: Tensor, taylor: bool = False, center: bool = True) -> Tenso
         center: ``False`` takes the root of the second moment instead of the covariance.
 
     Returns:
-        ``(B, d, d)`` in the dtype of ``x``. The features are orthogonal to the covariance's null space, on which the
-        solver's error is largest: its block never reaches their gradient.
+        ``(B, d, d)`` in the dtype of ``x``. The solver's error is largest on the covariance's null space; the features
+        are orthogonal to it, so that this block never reaches their gradient.
+
+    >>> import torch
+    >>> lyapunov_sqrt(torch.tensor([[[3.0, -3.0, 3.0, -3.0], [2.0, 2.0, -2.0, -2.0]]]))
+    tensor([[[3.0000, 0.0000],
+             [0.0000, 2.0000]]])
 
     Source: Song et al., ICLR 2022; the M×M side is exact algebra on their formulas.
     """

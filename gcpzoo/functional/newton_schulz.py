@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gcpzoo.functional.checks import check_count
 from gcpzoo.functional.covariance import as_matrix
-from gcpzoo.functional.precision import hand_written
-from gcpzoo.functional.small_side import features, gram, symmetric_function, symmetric_product
+from gcpzoo.functional.precision import hand_written, triton_precision
+from gcpzoo.functional.small_side import (
+    features,
+    few_positions,
+    gram,
+    side,
+    symmetric_function,
+    symmetric_product,
+)
 from gcpzoo.functional.spectral import spectral_function
+from gcpzoo.functional.tracing import is_exported
 
 
 def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    r"""Newton–Schulz in product form, and its derivative in the symmetric direction ``da``.
+    r"""Newton–Schulz in product form, and its derivative in a symmetric direction.
 
     With :math:`W_k = Z_kY_k` the iteration reads :math:`T_k = (3I - W_k)/2,\ W_{k+1} = W_kT_k^2`, and either root is a
-    running product: :math:`Y_N = A\prod T_k` or :math:`Z_N = \prod T_k` (``divided``). All factors commute, so that
-    each product of two symmetric matrices is symmetric; 12 products for 5 steps, and 24 more for the derivative.
+    running product: :math:`Y_N = A\prod T_k` or :math:`Z_N = \prod T_k`. All factors commute, so that each product of
+    two symmetric matrices is symmetric; 12 products for 5 steps, and 24 more for the derivative.
+
+    Args:
+        a: ``(B, n, n)``, symmetric, eigenvalues in [0, 1].
+        iterations: N.
+        divided: give :math:`Z_N` instead of :math:`Y_N = AZ_N`.
+        da: direction of the derivative, ``(B, n, n)``, symmetric.
+
+    Returns:
+        The root, and its derivative where ``da`` is given.
+
+    >>> import torch
+    >>> a = torch.diag(torch.tensor([0.64, 0.36]))[None]
+    >>> root, _ = iterate(a, iterations=10, divided=False)
+    >>> root.diagonal(dim1=1, dim2=2)
+    tensor([[0.8000, 0.6000]])
     """
-    if a.is_cuda and "GCPZOO_TRITON" in os.environ and not torch.compiler.is_compiling():
+    if a.is_cuda and not torch.compiler.is_compiling() and triton_precision():
         from gcpzoo.functional import triton_newton_schulz as fused
 
         if (precision := fused.precision(a)) is not None:
@@ -62,10 +85,15 @@ def _root(a: Tensor, iterations: int, divided: bool) -> Tensor:
 
 
 class NewtonSchulz(torch.autograd.Function):
-    """Saves the features and one matrix of the smaller side; the backward pass recomputes the iteration.
+    """``x, iterations, center ->`` the root, iterated on the smaller side.
 
-    A polynomial's derivative at a symmetric matrix is self-adjoint, so that the gradient is the Fréchet derivative in
-    the direction of the symmetrized cotangent.
+    It saves the features and one matrix of that side; the backward pass recomputes the iteration. A polynomial's
+    derivative at a symmetric matrix is self-adjoint, so that the gradient is the Fréchet derivative in the direction of
+    the symmetrized cotangent.
+
+    >>> import torch
+    >>> NewtonSchulz.apply(torch.tensor([[[2.0, -2.0]]]), 5, True)
+    tensor([[[2.]]])
     """
 
     @staticmethod
@@ -82,7 +110,7 @@ class NewtonSchulz(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, a = ctx.saved_tensors
         y = features(x, ctx.center)
-        small = a.shape[1] < y.shape[1]
+        small = few_positions(y)
         c = grad + grad.mT  # twice the symmetrized cotangent
         cy = c @ y if small else y
         k = y.mT @ cy / y.shape[2] if small else c
@@ -101,7 +129,21 @@ class NewtonSchulz(torch.autograd.Function):
 
 
 def polynomial(w: Tensor, spectrum: Tensor, iterations: int) -> Tensor:
-    """Newton–Schulz on the eigenvalues: √t · y_N(w/t) with t the sum of the spectrum."""
+    r"""Newton–Schulz on eigenvalues, :math:`\sqrt t\,y_N(w/t)` with t the sum of the spectrum.
+
+    Args:
+        w: eigenvalues ``(B, n)``.
+        spectrum: all of them, ``(B, n)``.
+        iterations: N.
+
+    Returns:
+        ``(B, n)``.
+
+    >>> import torch
+    >>> w = torch.tensor([[1.0, 4.0]])
+    >>> polynomial(w, w, iterations=10)
+    tensor([[1.0000, 2.0000]])
+    """
     trace = spectrum.sum(1, keepdim=True)
     trace = torch.where(trace > 0, trace, 1)
     y = v = w / trace
@@ -112,12 +154,12 @@ def polynomial(w: Tensor, spectrum: Tensor, iterations: int) -> Tensor:
 
 
 def _eigen_is_faster(x: Tensor, iterations: int) -> bool:
-    """On a CPU an ``eigh`` costs a third of the 36 products of 5 steps, if the batch has a part for every thread.
+    """Decide where ``eigh`` beats the products: on a CPU it costs a third of the 36 products of 5 steps.
 
-    Measured with one and two threads.
+    That holds if the batch has a part for every thread; measured with one and two threads.
     """
     busy = x.shape[0] >= torch.get_num_threads() or torch.get_num_threads() < 4
-    return x.device.type == "cpu" and busy and min(x.shape[1:]) >= 64 and iterations > 2
+    return x.device.type == "cpu" and busy and side(x) >= 64 and iterations > 2
 
 
 def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> Tensor:
@@ -134,17 +176,26 @@ def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> T
     Returns:
         ``(B, d, d)``; an all-zero covariance gives zeros with a finite gradient.
 
+    Raises:
+        ValueError: ``iterations`` is below 1.
+
     The result is a polynomial of the covariance. It is iterated on the smaller side of the data matrix, or, where that
     is faster (on a CPU from 64 rows), evaluated on its eigenvalues; the two agree to rounding.
-    The backward pass keeps the features and one or two matrices of the smaller side. With ``GCPZOO_TRITON=ieee`` in the
-    environment a CUDA device runs the steps in one Triton kernel; that kernel has not been run on a GPU yet.
+    The backward pass keeps the features and one or two matrices of the smaller side. With
+    ``GCPZOO_TRITON=bf16x3`` in the environment a CUDA device runs the steps for at most 128 rows in one Triton kernel;
+    that kernel has not been run on a GPU yet.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> newton_schulz_sqrt(x, iterations=5)[0, 0, 0], newton_schulz_sqrt(x, iterations=1)[0, 0, 0]
+    (tensor(3.), tensor(2.9884))
 
     Source: Li et al., CVPR 2018, eqs. (2), (5)-(7).
     """
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    check_count("iterations", iterations)
+    triton_precision()  # a mistake in the environment is an error on every device
     x = as_matrix(x)
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if is_exported():
         value, divided = (partial(_root, iterations=iterations, divided=small) for small in (False, True))
         return symmetric_function(x, value, divided, center)
     if not torch.compiler.is_compiling() and _eigen_is_faster(x, iterations):

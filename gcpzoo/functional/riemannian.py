@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gcpzoo.functional.checks import check_positive
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.released import released_covariance
 
@@ -17,7 +18,7 @@ def log_cholesky(x: Tensor, eps: float = 1e-6) -> Tensor:
     with :math:`\lfloor L\rfloor` the strictly lower part. The diagonal of the result is twice the logarithm.
 
     The covariance is :func:`released_covariance`. Where that plus ε is not positive definite (at 14×14 positions a mean
-    of norm 5 suffices, and the released code stops), :func:`covariance` is used for the sample, with ε at least
+    of norm 5 suffices, and the released code stops), the sample takes :func:`covariance`, with ε raised to at least
     d·2.2e-16·tr Σ, which large features need.
 
     Args:
@@ -27,11 +28,19 @@ def log_cholesky(x: Tensor, eps: float = 1e-6) -> Tensor:
     Returns:
         ``(B, d, d)`` in the dtype of ``x``, computed in float64; NaN for a sample that is not finite.
 
+    Raises:
+        ValueError: ``eps`` is not positive.
+
+    >>> import torch
+    >>> x = torch.tensor([[[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]]])  # covariance: the identity
+    >>> log_cholesky(x, eps=3.0)  # 2 log 2 on the diagonal
+    tensor([[[1.3863, 0.0000],
+             [0.0000, 1.3863]]])
+
     Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
     Riemannian Geometry", ICLR 2025; the chart: Lin, SIAM J. Matrix Anal. Appl. 2019.
     """
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}")
+    check_positive("eps", eps)
     sigma, released = covariance(as_matrix(x).double()), released_covariance(x)
     d = sigma.shape[1]
     eye = torch.eye(d, dtype=sigma.dtype, device=sigma.device)

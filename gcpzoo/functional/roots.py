@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from gcpzoo.functional.checks import check_name
 from gcpzoo.functional.lyapunov import lyapunov_sqrt
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.spectral import matrix_power
@@ -25,9 +26,17 @@ def square_root(x: Tensor, root: str = "isqrt", iterations: int = 5, center: boo
 
     Returns:
         ``(B, d, d)`` in the dtype of ``x``.
+
+    Raises:
+        ValueError: unknown root, with the nearest names.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> square_root(x, "exact").round(decimals=4)
+    tensor([[[3., 0.],
+             [0., 1.]]])
     """
-    if root not in ROOTS:
-        raise ValueError(f"root must be one of {', '.join(ROOTS)}, got {root!r}")
+    check_name("root", root, ROOTS)
     if root == "isqrt":
         return newton_schulz_sqrt(x, iterations, center)
     if root == "exact":

@@ -12,8 +12,8 @@ def tensor_sketch(x: Tensor, hash1: Tensor, hash2: Tensor, sign1: Tensor, sign2:
 
     .. math:: v_k = \sum_{h_1(i) + h_2(j)\,\equiv\,k\ (D)} s_1(i)\,s_2(j)\,(XX^\top)_{ij}
 
-    The matrix is summed over positions first and sketched once, which is the same number as one convolution by FFT at
-    every position, without its rounding (entries that no pair hits are exactly 0).
+    The matrix is summed over positions first and sketched once. That equals one convolution by FFT at every position,
+    without its rounding: entries that no pair hits are exactly 0.
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``.
@@ -23,6 +23,11 @@ def tensor_sketch(x: Tensor, hash1: Tensor, hash2: Tensor, sign1: Tensor, sign2:
 
     Returns:
         ``(B, size)`` in the dtype of ``x``.
+
+    >>> import torch
+    >>> x = torch.tensor([[[1.0], [2.0]]])
+    >>> tensor_sketch(x, torch.tensor([0, 1]), torch.tensor([0, 2]), torch.tensor([1, -1]), torch.tensor([1, 1]), 4)
+    tensor([[ 1., -2.,  2., -4.]])
 
     Source: Gao et al., "Compact Bilinear Pooling", CVPR 2016; Pham and Pagh, KDD 2013.
     """

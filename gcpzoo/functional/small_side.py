@@ -19,17 +19,55 @@ BLOCK = 64
 MatrixMap = Callable[[Tensor], Tensor]
 
 
+def few_positions(x: Tensor) -> bool:
+    """Decide the side for features ``(B, d, M)``: ``True`` is M×M, the positions', where M < d; ``False`` is d×d.
+
+    >>> import torch
+    >>> few_positions(torch.ones(1, 256, 49)), few_positions(torch.ones(1, 49, 49))
+    (True, False)
+    """
+    return x.shape[2] < x.shape[1]
+
+
+def side(x: Tensor) -> int:
+    """Rows of the smaller matrix, min(d, M).
+
+    >>> import torch
+    >>> side(torch.ones(1, 256, 49))
+    49
+    """
+    return x.shape[2] if few_positions(x) else x.shape[1]
+
+
 def features(x: Tensor, center: bool = True) -> Tensor:
-    """Y = Xc, ``(B, d, M)``, or X itself without ``center``; the covariance (second moment) is YYᵀ/M."""
+    """Y ``(B, d, M)`` whose YYᵀ/M is the covariance, or without ``center`` the second moment.
+
+    >>> import torch
+    >>> features(torch.tensor([[[[1.0, 3.0]]]]))
+    tensor([[[-1.,  1.]]])
+    """
     x = as_matrix(x)
     return centered(x) if center else x
 
 
 def symmetric_product(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor | None = None) -> Tensor:
-    """AB, or AB - CD/2, where that is known to be symmetric: on a CPU by blocks of its upper triangle, mirrored.
+    """AB, or AB - CD/2, where that is known to be symmetric.
 
-    With 256 rows this takes 0.73 of the time of the whole product; with 128 on two threads it would take longer. Not
-    for autograd to look into: elsewhere, and while gradients are recorded, it is the plain product.
+    On a CPU it computes blocks of the upper triangle and mirrors them: for 256 rows 0.73 of the time of the whole
+    product; for 128 rows on two threads it would take longer. Elsewhere, and while gradients are recorded, it is the
+    plain product, because autograd cannot follow writes into blocks.
+
+    Args:
+        a, b, c, d: ``(B, n, n)``, or ``(B, n, m)`` and ``(B, m, n)``.
+
+    Returns:
+        ``(B, n, n)``.
+
+    >>> import torch
+    >>> a = torch.eye(2)[None]
+    >>> symmetric_product(a, 3 * a, a, 4 * a)
+    tensor([[[1., 0.],
+             [0., 1.]]])
     """
     n = a.shape[1]
     plain = torch.compiler.is_compiling() or torch.is_grad_enabled() or a.device.type != "cpu"
@@ -47,13 +85,14 @@ def symmetric_product(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor |
     return out
 
 
-def few_positions(y: Tensor) -> bool:
-    """Whether the M×M side of ``(B, d, M)`` is the smaller."""
-    return y.shape[2] < y.shape[1]
-
-
 def gram(y: Tensor) -> tuple[Tensor, bool]:
-    """The smaller of YYᵀ/M ``(B, d, d)`` and YᵀY/M ``(B, M, M)``, and whether it is the latter (M < d)."""
+    """The smaller of YYᵀ/M ``(B, d, d)`` and YᵀY/M ``(B, M, M)``, and whether it is the latter.
+
+    >>> import torch
+    >>> gram(torch.ones(1, 3, 2))
+    (tensor([[[1.5000, 1.5000],
+             [1.5000, 1.5000]]]), True)
+    """
     small = few_positions(y)
     return (symmetric_product(y.mT, y) if small else symmetric_product(y, y.mT)) / y.shape[2], small
 
@@ -70,6 +109,11 @@ def symmetric_function(x: Tensor, value: MatrixMap, divided: MatrixMap, center: 
 
     Returns:
         ``(B, d, d)``, differentiable by ordinary autograd.
+
+    >>> import torch
+    >>> x = torch.tensor([[[2.0, -2.0], [0.0, 0.0], [0.0, 0.0]]])
+    >>> symmetric_function(x, value=lambda a: a @ a, divided=lambda a: a)[0, 0]
+    tensor([16.,  0.,  0.])
     """
     y = features(x, center)
     a, small = gram(y)

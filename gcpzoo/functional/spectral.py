@@ -10,17 +10,31 @@ import torch
 from torch import Tensor
 
 from gcpzoo.functional import lapack
+from gcpzoo.functional.checks import check_choice, check_positive
 from gcpzoo.functional.covariance import as_matrix
 from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.small_side import features, gram, symmetric_product
 
 SpectralMap = Callable[[Tensor, Tensor], Tensor]
 
-LOST = 2.0**24  # a float32 of at most 1 is within its inverse, halved
+NORMS = (None, "l2", "frobenius")
+ROUNDING_SCALE = 2.0**24  # float32 rounds numbers up to 1 by at most 2⁻²⁵, which this scales into float16's range
 
 
 def spread(w: Tensor) -> Tensor:
-    """Ascending non-negative eigenvalues with repeated ones moved to relative distances of 1e-8; zeros stay."""
+    """Move repeated eigenvalues to relative distances of 1e-8; zeros stay.
+
+    Args:
+        w: ``(B, n)``, ascending, non-negative.
+
+    Returns:
+        ``(B, n)``.
+
+    >>> import torch
+    >>> w = spread(torch.tensor([[0.0, 0.0, 1.0, 1.0]], dtype=torch.float64))
+    >>> w.diff()
+    tensor([[0.0000e+00, 1.0000e+00, 1.0000e-08]], dtype=torch.float64)
+    """
     step = 1e-8 * torch.arange(w.shape[1], dtype=w.dtype, device=w.device)
     log = torch.where(w > 0, w, torch.finfo(w.dtype).tiny).log() - step
     return w * (log.cummax(1).values - log).exp()
@@ -32,11 +46,17 @@ def loewner(w: Tensor, value: Tensor, slope: Tensor) -> Tensor:
     .. math:: L_{ij} = \frac{f(\lambda_i)-f(\lambda_j)}{\lambda_i-\lambda_j},\quad L_{ii} = f'(\lambda_i)
 
     Args:
-        w: eigenvalues ``(B, n)``, :func:`spread`, whereby quotients keep eight digits of float64.
+        w: eigenvalues ``(B, n)`` from :func:`spread`, so that quotients keep eight digits of float64.
         value, slope: of the function at them.
 
     Returns:
         ``(B, n, n)``, finite; 0 between two zeros.
+
+    >>> import torch
+    >>> w = torch.tensor([[1.0, 4.0]])
+    >>> loewner(w, w.sqrt(), 0.5 / w.sqrt())
+    tensor([[[0.5000, 0.3333],
+             [0.3333, 0.2500]]])
     """
     quotient = value[:, :, None] - value[:, None]
     quotient.div_(w[:, :, None] - w[:, None]).nan_to_num_(0)
@@ -44,30 +64,41 @@ def loewner(w: Tensor, value: Tensor, slope: Tensor) -> Tensor:
     return quotient
 
 
-def over(a: Tensor, w: Tensor) -> Tensor:
+def _divide_or_zero(a: Tensor, w: Tensor) -> Tensor:
     """``a / w``, and 0 where ``w`` is 0."""
     return torch.where(w == 0, 0, a / torch.where(w == 0, 1, w))
 
 
 def eigh(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (rounding noise set to 0) in float64, and eigenvectors; NaN eigenvalues where ``a`` is not finite."""
+    """Eigenvalues in float64 with rounding noise set to 0, and eigenvectors.
+
+    Args:
+        a: ``(B, n, n)``, symmetric positive semi-definite.
+
+    Returns:
+        ``(B, n)``, ascending, NaN for a sample that is not finite; ``(B, n, n)`` in the dtype of ``a``.
+
+    >>> import torch
+    >>> eigh(torch.diag(torch.tensor([2.0, 1e-20]))[None])[0]
+    tensor([[0., 2.]], dtype=torch.float64)
+    """
     w, v = lapack.eigh(a)
     w = w.double()
     return torch.where(w <= w.shape[1] * torch.finfo(torch.float64).eps * w[:, -1:], 0, w), v
 
 
 def _features(x: Tensor, center: bool, precision: torch.dtype) -> Tensor:
-    """:func:`features` in another dtype, without a second buffer."""
+    """Take :func:`features` in another dtype without a second buffer."""
     y = x.to(precision)
     return features(y, center) if y is x or not center else y.sub_(y.mean(2, keepdim=True))
 
 
 class _SpectralFunction(torch.autograd.Function):
-    """``eigh`` in ``precision``; after it products with orthonormal factors, in the dtype of ``x``.
+    """``x, f, center, precision ->`` f of the covariance: ``eigh`` in ``precision``, products in the dtype of ``x``.
 
-    Saved are, beside eigenvalues, on the M×M side U and UᵀY, from G = V Λ Vᵀ as U = Y V (ΛM)^(-1/2) and
-    UᵀY = (ΛM)^(1/2) Vᵀ; on the d×d side the features, U, and, unless f is smooth and UᵀY need not be accurate for small
-    eigenvalues, what U lost in rounding, in 16 bits.
+    It saves the eigenvalues and, on the M×M side, U and UᵀY, from G = V Λ Vᵀ as U = Y V (ΛM)^(-1/2) and
+    UᵀY = (ΛM)^(1/2) Vᵀ; on the d×d side the features, U and, in 16 bits, what U lost in rounding. The last is left out
+    where f is smooth, which does not need an accurate UᵀY for small eigenvalues.
     """
 
     @staticmethod
@@ -81,12 +112,12 @@ class _SpectralFunction(torch.autograd.Function):
             w = w.clamp_min(torch.finfo(precision).eps * w[:, -1:])
             values = f(w, w) if small else values
         length = (w * x.shape[2]).sqrt()
-        u = (y @ v * over(length, length**2)[:, None].to(precision) if small else v).to(x.dtype)
+        u = (y @ v * _divide_or_zero(length, length**2)[:, None].to(precision) if small else v).to(x.dtype)
         if ctx.needs_input_grad[0]:
             if small:
                 ctx.save_for_backward(w, u, (v.mT * length[:, :, None].to(precision)).to(x.dtype))
             else:
-                ctx.save_for_backward(w, u, x, *([] if smooth else [((v - u) * LOST).half()]))
+                ctx.save_for_backward(w, u, x, *([] if smooth else [((v - u) * ROUNDING_SCALE).half()]))
             ctx.f, ctx.small, ctx.smooth, ctx.center, ctx.positions = f, small, smooth, center, x.shape[2]
         return symmetric_product(u * values[:, None].to(x.dtype), u.mT)
 
@@ -103,7 +134,7 @@ class _SpectralFunction(torch.autograd.Function):
             weight = p.diagonal(dim1=1, dim2=2).to(w.dtype)
             (shared,) = torch.autograd.grad(value, spectrum, weight, allow_unused=True)  # by way of the whole spectrum
         own, value = own.detach(), value.detach()
-        divided, g = loewner(own, value, slope), over(value, own)
+        divided, g = loewner(own, value, slope), _divide_or_zero(value, own)
         # U is complete on the d×d side; on the M×M side the rest has the divided difference with zero, g.
         p *= (divided.sub_(g[:, None]) if ctx.small else divided).to(p.dtype)
         if shared is not None:
@@ -115,7 +146,7 @@ class _SpectralFunction(torch.autograd.Function):
         elif ctx.smooth:
             inner, rotated = symmetric_product(u @ p, u.mT), features(rotated, ctx.center)
         else:
-            v = (lost[0].to(w.dtype) / LOST).add_(u)
+            v = (lost[0].to(w.dtype) / ROUNDING_SCALE).add_(u)
             inner, rotated = u @ p, (v.mT @ _features(rotated, ctx.center, w.dtype)).to(p.dtype)
         return inner @ rotated, None, None, None
 
@@ -126,7 +157,7 @@ def spectral_function(x: Tensor, f: SpectralMap, center: bool = True, precision:
     The gradient is :math:`U((U^\top G U)\circ L)U^\top` with the Loewner matrix L of ``f``, finite for repeated
     eigenvalues. Where d > M the M×M matrix :math:`X_c^\top X_c/M` is decomposed instead.
 
-    Eigenvalues at or below ``min(d, M) * eps(float64)`` times the largest are taken as 0. Between two null directions L
+    Eigenvalues at or below ``min(d, M) * eps(float64)`` times the largest count as 0. Between two null directions L
     is f'(0); where that is infinite, as for the square root, it is set to 0. The features are orthogonal to the null
     space, so that this block never reaches their gradient: nothing is lost.
 
@@ -140,7 +171,13 @@ def spectral_function(x: Tensor, f: SpectralMap, center: bool = True, precision:
             orthonormal factors, in the dtype of ``x``.
 
     Returns:
-        ``(B, d, d)`` in the dtype of ``x``; a sample that is not finite gives NaN, and leaves the others alone.
+        ``(B, d, d)`` in the dtype of ``x``; a sample that is not finite gives NaN and leaves the others alone.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])  # eigenvalues 9 and 1
+    >>> spectral_function(x, lambda w, spectrum: w / spectrum.sum(1, keepdim=True)).round(decimals=4)
+    tensor([[[0.9000, 0.0000],
+             [0.0000, 0.1000]]])
 
     Source: Ionescu et al., ICCV 2015, section 4 (the gradient); Li et al., ICCV 2017, section 3.2.
     """
@@ -162,12 +199,19 @@ def matrix_power(x: Tensor, alpha: float = 0.5, norm: str | None = None, center:
         ``(B, d, d)`` in the dtype of ``x``; zeros with a finite gradient for an all-zero covariance. Precision, rank
         deficiency and gradient: see :func:`spectral_function`.
 
+    Raises:
+        ValueError: ``alpha`` is not positive, or unknown ``norm``.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> matrix_power(x, alpha=0.5).round(decimals=4)
+    tensor([[[3., 0.],
+             [0., 1.]]])
+
     Source: Li et al., ICCV 2017, eqs. (4)-(6).
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, got {alpha}")
-    if norm not in (None, "l2", "frobenius"):
-        raise ValueError(f"norm must be None, 'l2' or 'frobenius', got {norm!r}")
+    check_positive("alpha", alpha)
+    check_choice("norm", norm, NORMS)
 
     def power(w: Tensor, spectrum: Tensor) -> Tensor:
         value = w.sqrt() if alpha == 0.5 else w.pow(alpha)
@@ -191,9 +235,17 @@ def matrix_log(x: Tensor, eps: float = 1e-3, center: bool = True) -> Tensor:
     Returns:
         ``(B, d, d)`` in the dtype of ``x``.
 
+    Raises:
+        ValueError: ``eps`` is not positive.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> matrix_log(x, eps=1.0).round(decimals=4)  # log 10 and log 2
+    tensor([[[2.3026, 0.0000],
+             [0.0000, 0.6931]]])
+
     Source: Ionescu et al., ICCV 2015, section 4.
     """
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}")
+    check_positive("eps", eps)
     out = spectral_function(x, lambda w, _: (w / eps).log1p(), center)
     return out + math.log(eps) * torch.eye(out.shape[1], dtype=out.dtype, device=out.device)

@@ -1,4 +1,4 @@
-"""Accurate square root forward, a published approximation of the eigenvectors' gradient backward."""
+"""The accurate square root forward, a published approximation of the eigenvectors' gradient backward."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.functional import lapack
+from gcpzoo.functional.checks import check_name
 from gcpzoo.functional.covariance import as_matrix, covariance
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.precision import hand_written
@@ -28,7 +29,7 @@ def _reciprocal(w: Tensor) -> Tensor:
 
 def _series(w: Tensor, terms: int) -> Tensor:
     """1/(λi−λj) by the first ``terms`` of the geometric series in the ratio of the smaller to the larger."""
-    a, b = torch.broadcast_tensors(w[:, :, None], w[:, None])
+    a, b = w[:, :, None], w[:, None]
     larger, ratio = torch.maximum(a, b), torch.minimum(a, b) / torch.maximum(a, b)
     total = torch.ones_like(ratio)
     for _ in range(terms - 1):
@@ -80,9 +81,8 @@ class _Root(torch.autograd.Function):
     @hand_written
     def backward(ctx: Any, grad: Tensor, grad_w: Tensor) -> tuple[Tensor, None, None]:
         x, w, u = ctx.saved_tensors
-        n = w.shape[1]
+        n, small = w.shape[1], few_positions(x)
         rotated = u.mT @ (released_centering(x) if ctx.center else x.double() / x.shape[2])
-        small = n < u.shape[1]
         cu = (grad + grad.mT) @ u  # twice the symmetrized cotangent
         p = symmetric_product(u.mT, cu)
         divided = _divided(torch.cat([w, torch.full_like(w[:, :1], FLOOR)], 1) if small else w, ctx.rule)
@@ -112,8 +112,8 @@ def surrogate_sqrt(x: Tensor, rule: str = "original", center: bool = True) -> tu
     :math:`U\bigl((U^\top GU)\circ L\bigr)U^\top` with :math:`L_{ij} = K_{ij}(\sqrt{\lambda_i}-\sqrt{\lambda_j})`,
     :math:`L_{ii} = \tfrac12\lambda_i^{-1/2}`, where :math:`K_{ij}\approx 1/(\lambda_i-\lambda_j)` is
 
-    - ``original``: that quotient itself. Pairs of equal eigenvalues give 0 in this and all following rules (in the
-      released code an arbitrary large number, which the features, orthogonal to the null space, remove again).
+    - ``original``: that quotient itself. Pairs of equal eigenvalues give 0 in this and all following rules. (The
+      released code gives an arbitrary large number, which the features, orthogonal to the null space, remove again.)
     - ``pade``: the [50/50] Padé approximant of the geometric series in the ratio of eigenvalues. It is
       :math:`1/(1-r)` itself, so this rule is ``original`` (the released coefficients agree to 8e-11).
     - ``taylor``: the series cut after degree 100.
@@ -129,10 +129,17 @@ def surrogate_sqrt(x: Tensor, rule: str = "original", center: bool = True) -> tu
     Returns:
         ``(B, d, d)`` and the eigenvalues ``(B, d)``, both in float64 and differentiable.
 
+    Raises:
+        ValueError: unknown rule, with the nearest names.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> surrogate_sqrt(x, "taylor")[1]
+    tensor([[1., 9.]], dtype=torch.float64)
+
     Source: Song et al., ICCV 2021; ``power_iteration``: Wang et al., NeurIPS 2019.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    check_name("rule", rule, RULES)
     root, w = _Root.apply(as_matrix(x), rule, center)
     return root, w
 
@@ -142,18 +149,26 @@ def svd_sqrt(x: Tensor, backward: str = "pade", iterations: int = 3, center: boo
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``.
-        backward: a rule of :func:`surrogate_sqrt`; ``newton``: the gradient of ``iterations`` Newton–Schulz steps
-            behind the same values; ``exact``: :func:`matrix_power`.
+        backward: a rule of :func:`surrogate_sqrt`; ``newton``: the same values with the gradient of ``iterations``
+            Newton–Schulz steps; ``exact``: :func:`matrix_power`.
         iterations: steps of ``newton``, 3 as in the released code.
         center: ``False`` takes the second moment instead of the covariance.
 
     Returns:
         ``(B, d, d)`` in the dtype of ``x``.
 
+    Raises:
+        ValueError: unknown ``backward``, with the nearest names.
+
+    >>> import torch
+    >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
+    >>> svd_sqrt(x, "newton")
+    tensor([[[3., 0.],
+             [0., 1.]]])
+
     Source: Song et al., ICCV 2021.
     """
-    if backward not in BACKWARDS:
-        raise ValueError(f"backward must be one of {', '.join(BACKWARDS)}, got {backward!r}")
+    check_name("backward rule", backward, BACKWARDS)
     if backward == "exact":
         return matrix_power(x, 0.5, center=center)
     if backward == "newton":

@@ -1,14 +1,15 @@
-"""The Newton–Schulz chain as one Triton kernel: one program a matrix, no matrix leaves the chip between the steps.
+"""The Newton–Schulz chain as one Triton kernel: one program per matrix, no matrix leaves the chip between the steps.
 
-Off unless asked for: ``GCPZOO_TRITON=ieee`` (or ``tf32x3``, ``bf16x3``, ``tf32``: the arithmetic of the products) uses
-it for float32 matrices of at most 256 rows on a CUDA device; everything else takes the PyTorch products. The kernel is
-checked in Triton's interpreter. It has NOT been run on a GPU: its speed is not measured, nor from which size on (value
-with derivative holds seven matrices) its registers spill.
+It is off by default. ``GCPZOO_TRITON=bf16x3`` (or ``tf32x3``, ``tf32``: the arithmetic of the products) uses it on a
+CUDA device for float32 matrices of at most :data:`LIMITS` rows; everything else takes the PyTorch products. The kernel
+is checked in Triton's interpreter and compiled for compute capability 9.0 (``benchmarks/triton_compile.py``): larger
+matrices run out of registers or shared memory, and ``ieee`` products take minutes to compile, so neither is offered. It
+has NOT been run on a GPU: its speed is not measured.
 
 ``tf32x3`` and ``bf16x3`` (Markidis et al., IPDPSW 2018) sum three products of factors split into two short numbers.
-Relative error of the derivative after 5 steps, 49 to 256 rows, with each product imitated in PyTorch (factors rounded
-to the nearest, or cut off as tensor cores do): ``ieee`` 5e-7; ``tf32x3`` 5e-7, or 1e-6; ``bf16x3`` 1e-5, or 1e-4;
-``tf32`` 7e-4, or 3e-3. In the interpreter, which cuts bfloat16 off, ``bf16x3`` is the same 7e-5 to 1e-4.
+Relative error of the derivative after 5 steps, 49 to 256 rows, with each product imitated in PyTorch, its factors
+rounded to the nearest (or cut off as tensor cores do): ``ieee`` 5e-7; ``tf32x3`` 5e-7 (1e-6); ``bf16x3`` 1e-5 (1e-4);
+``tf32`` 7e-4 (3e-3). In the interpreter, which cuts bfloat16 off, ``bf16x3`` has 7e-5 to 1e-4.
 
 ``benchmarks/triton_newton_schulz.py`` checks and times every variant on a machine with CUDA.
 """
@@ -22,19 +23,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gcpzoo.functional.precision import triton_precision
+
+LIMITS = {"bf16x3": 128, "tf32x3": 64, "tf32": 64}
+"""Most rows for which value with derivative compiles to something that can be launched."""
 LIMIT = 256
-PRECISIONS = ("ieee", "tf32x3", "bf16x3", "tf32")
+"""Most rows that :func:`iterate` takes at all."""
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
-    """AB in float32; ``bf16x3`` splits both factors into two bfloat16 numbers and omits the product of the rests."""
+def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton's pointers and blocks have no types
+    """AB in float32; ``bf16x3`` splits both factors into two bfloat16 numbers and omits the rests' product."""
     if PRECISION == "bf16x3":
         high_a, high_b = a.to(tl.bfloat16), b.to(tl.bfloat16)
         rest_a = (a - high_a.to(tl.float32)).to(tl.bfloat16)
         rest_b = (b - high_b.to(tl.float32)).to(tl.bfloat16)
-        if INTERPRETED:  # its dot takes bfloat16 for integers; as float32 the products are the same, exactly
+        if INTERPRETED:  # its dot mistakes bfloat16 for integers; as float32 the products are exactly the same
             high_a, rest_a = high_a.to(tl.float32), rest_a.to(tl.float32)
             high_b, rest_b = high_b.to(tl.float32), rest_b.to(tl.float32)
         return tl.dot(high_a, high_b, acc=tl.dot(high_a, rest_b, acc=tl.dot(rest_a, high_b)))
@@ -43,7 +48,7 @@ def _dot(a, b, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _chain(  # type: ignore[no-untyped-def]
+def _chain(  # type: ignore[no-untyped-def]  # as above
     a_ptr,
     da_ptr,
     p_ptr,
@@ -88,15 +93,21 @@ def _chain(  # type: ignore[no-untyped-def]
 
 
 def precision(a: Tensor) -> str | None:
-    """The arithmetic asked for, where the kernel can take ``a``; else ``None``."""
-    chosen = os.environ.get("GCPZOO_TRITON")
-    return chosen if chosen and a.is_cuda and a.dtype == torch.float32 and a.shape[1] <= LIMIT else None
+    """The arithmetic that ``GCPZOO_TRITON`` asks for, where the kernel can take ``a``; else ``None``.
+
+    >>> import torch
+    >>> precision(torch.eye(4)[None]) is None  # not on a CPU
+    True
+    """
+    chosen = triton_precision()
+    fits = chosen is not None and a.dtype == torch.float32 and a.shape[1] <= LIMITS[chosen]
+    return chosen if fits and a.is_cuda else None
 
 
 def iterate(
     a: Tensor, iterations: int, divided: bool, da: Tensor | None = None, precision: str = "ieee"
 ) -> tuple[Tensor, Tensor | None]:
-    """As :func:`gcpzoo.functional.newton_schulz.iterate`, in one kernel.
+    """Newton–Schulz in product form as in :func:`gcpzoo.functional.newton_schulz.iterate`, in one kernel.
 
     Args:
         a: ``(B, n, n)``, float32, symmetric, n at most 256.
@@ -104,6 +115,17 @@ def iterate(
         divided: give Z instead of Y = AZ.
         da: direction of the derivative, symmetric.
         precision: ``ieee``, ``tf32x3``, ``bf16x3`` or ``tf32``.
+
+    Returns:
+        The root, and its derivative where ``da`` is given.
+
+    Raises:
+        ValueError: more than 256 rows.
+
+    >>> import torch
+    >>> iterate(0.5 * torch.eye(2, device="cuda")[None], 5, divided=False)[0]  # doctest: +SKIP
+    tensor([[[0.7071, 0.0000],
+             [0.0000, 0.7071]]], device='cuda:0')
     """
     n = a.shape[1]
     if n > LIMIT:

@@ -15,7 +15,8 @@ from gcpzoo.heads import (
     seb,
     svd,
 )
-from gcpzoo.heads.base import Head, RootHead, SecondOrderHead, create_head, head_arguments, list_heads
+from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
+from gcpzoo.heads.registry import create_head, head_arguments, list_heads
 
 __all__ = [
     "Head",

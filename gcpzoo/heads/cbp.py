@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.errors import ZooError
 from gcpzoo.functional import tensor_sketch
-from gcpzoo.heads.base import SecondOrderHead, register
+from gcpzoo.functional.checks import check_count
+from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.heads.bcnn import signed_sqrt
+from gcpzoo.heads.registry import register
 
 
 @register("cbp")
@@ -22,18 +23,23 @@ class CompactBilinearPooling(SecondOrderHead):
               z = \operatorname{sign}(v)\sqrt{|v| + 10^{-8}},\qquad z/\lVert z\rVert_2
 
     with two count sketches :math:`\mathrm{cs}_k(x)_{h_k(i)} \mathrel{+}= s_k(i)x_i` and their circular convolution.
-    The sum over positions is sketched once, which gives the same without FFT. Hashes and signs are the buffers
-    ``hash1``, ``hash2``, ``sign1``, ``sign2``.
+    Sketching the sum over positions once gives the same without FFT. Hashes and signs are the buffers ``hash1``,
+    ``hash2``, ``sign1``, ``sign2``. Output size D.
 
     Args:
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`.
         sketch_dim: D, the size of the output.
-        seed: of the private generator that draws hashes and signs; the global random state is not touched.
+        seed: of the private generator that draws hashes and signs; the global random state stays as it is.
 
     When to use: bilinear pooling of many channels with an output of a chosen size.
 
     Released code: reseeds the global random generator and leaves the hashes out of the state dict. Entries that no pair
     of channels hits carry rounding noise of the FFT, which the square root magnifies to 3e-4 of the output.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("cbp", in_features=8, sketch_dim=64)(torch.ones(2, 8, 7, 7)).shape
+    torch.Size([2, 64])
 
     Source: Gao et al., "Compact Bilinear Pooling", CVPR 2016, algorithm 2.
     """
@@ -52,8 +58,7 @@ class CompactBilinearPooling(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        if sketch_dim < 1:
-            raise ZooError(f"sketch_dim must be at least 1, got {sketch_dim}")
+        check_count("sketch_dim", sketch_dim)
         self.sketch_dim = sketch_dim
         generator = torch.Generator().manual_seed(seed)
         for k in (1, 2):

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import adaptive_drop_rate, channel_importance, covariance, drop_channels
-from gcpzoo.heads.base import SecondOrderHead, register
+from gcpzoo.functional.checks import check_choice, check_count
+from gcpzoo.heads.base import SecondOrderHead
+from gcpzoo.heads.registry import register
 
 
 @register("dropcov")
 class DropCov(SecondOrderHead):
-    r"""DropCov: the plain covariance; in training, channels are dropped before it at an adaptive rate.
+    r"""DropCov: the plain covariance; training drops channels before it at an adaptive rate.
 
     .. math:: y = \operatorname{softmax}(w * \bar x),\quad x \leftarrow \frac{x + x\cdot y}{1 + 1/d},\quad
               \rho = \operatorname{clamp}\Bigl(1 - \tfrac{10}{\log_2 d}\,\overline{\cos(y,\Sigma\mathbf 1)}, 0, 1\Bigr),
@@ -26,13 +28,19 @@ class DropCov(SecondOrderHead):
     Args:
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`; at least two channels.
         kernel_size: taps of the convolution over channels, odd.
-        parity: ``"released"`` leaves out the division by 1 + 1/d in training.
+        parity: ``"released"`` omits the division by 1 + 1/d in training.
 
     When to use: the cheapest second-order head at inference, no root at all. The rate is an average over the batch and
     over all processes.
 
-    Released code: weights the features by 1 + y in training only, so that they are 1 + 1/d larger there on average than
-    in evaluation. Here they are divided by that mean.
+    Released code: weights the features by 1 + y in training only, which makes them larger than in evaluation by 1 + 1/d
+    on average. Here they are divided by that mean.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> head = create_head("dropcov", in_features=2).eval()
+    >>> head(torch.tensor([[[[1.0, 3.0]], [[2.0, 2.0]]]]))
+    tensor([[1., 0., 0.]])
 
     Source: Wang et al., "DropCov: A Simple yet Effective Method for Improving Deep Architectures", NeurIPS 2022.
     """
@@ -48,10 +56,10 @@ class DropCov(SecondOrderHead):
         super().__init__(in_features, dim, **kwargs)
         if self.group_dim < 2:
             raise ZooError(f"dropcov needs at least two channels in a covariance, got {self.group_dim}")
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        check_count("kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
             raise ZooError(f"kernel_size must be odd, got {kernel_size}")
-        if parity not in (None, "released"):
-            raise ZooError(f"parity is None or 'released', got {parity!r}")
+        check_choice("parity", parity, (None, "released"))
         self.parity = parity
         with torch.random.fork_rng(devices=[]):
             self.conv = nn.Conv1d(1, 1, kernel_size, bias=False)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from gcpzoo.heads.base import Head, Reduction, register
+from gcpzoo.heads.base import Head
+from gcpzoo.heads.registry import register
 
 
 @register("gap")
 class GlobalAveragePooling(Head):
-    r"""Mean over positions, :math:`\tfrac1M\sum_p x_p`: the control beside which every second-order result stands.
+    r"""Global average pooling: the mean over positions, the first-order control of every comparison.
+
+    .. math:: \tfrac1M\sum_p x_p
+
+    Output size C, or ``dim``.
 
     Args:
         in_features: channels of the feature map.
@@ -19,18 +24,16 @@ class GlobalAveragePooling(Head):
         reduction: see :class:`~gcpzoo.heads.base.Reduction`.
         groups: groups of the reduction's convolutions.
 
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("gap", in_features=1)(torch.tensor([[[[1.0, 3.0]]]]))
+    tensor([[2.]])
+
     Source: Lin et al., "Network in Network", ICLR 2014, section 3.2.
     """
 
-    second_order = False
-    default_dim = None
-
-    def __init__(
-        self, in_features: int, dim: int | Sequence[int] | None = None, reduction: str = "relu", groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.reduction = nn.Identity() if dim is None else Reduction(in_features, dim, reduction, groups)
-        self.out_features: int = in_features if dim is None else self.reduction.out_features  # type: ignore[assignment]
+    second_order: ClassVar[bool] = False
+    default_dim: ClassVar[int | None] = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.reduction(x).mean((2, 3))
+        return self.reduce(x).mean((2, 3))

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gcpzoo.heads.base import RootHead, register
+from gcpzoo.heads.base import RootHead
 from gcpzoo.heads.bcnn import signed_sqrt
+from gcpzoo.heads.registry import register
 
 
 @register("improved_bcnn")
 class ImprovedBilinearPooling(RootHead):
-    r"""Improved B-CNN: the square root of the second moment before the element-wise step of bilinear pooling.
+    r"""Improved B-CNN: the matrix square root of the second moment, then the steps of bilinear pooling.
 
     .. math:: v = \operatorname{vec}\bigl((XX^\top/M)^{1/2}\bigr),\qquad
               z = \operatorname{sign}(v)\sqrt{|v| + 10^{-8}},\qquad z/\lVert z\rVert_2
@@ -25,7 +26,13 @@ class ImprovedBilinearPooling(RootHead):
 
     When to use: to reproduce the paper; ``root="isqrt"`` for speed.
 
-    Released code: none used.
+    Released code: not used.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[9.0, -9.0]], [[16.0, 16.0]]]])  # the root is diag(9, 16)
+    >>> create_head("improved_bcnn", in_features=2)(x).round(decimals=3)
+    tensor([[0.6000, 0.0000, 0.0000, 0.8000]])
 
     Source: Lin and Maji, "Improved Bilinear Pooling with CNNs", BMVC 2017.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gcpzoo.heads.base import RootHead, register
+from gcpzoo.heads.base import RootHead
+from gcpzoo.heads.registry import register
 
 
 @register("isqrt")
 class ISqrtCov(RootHead):
-    r"""iSQRT-COV: the covariance, then ``iterations`` Newton–Schulz steps towards its square root.
+    r"""iSQRT-COV: the covariance, then a few Newton–Schulz steps towards its square root.
 
     .. math:: \operatorname{tri}\bigl(\sqrt{t}\;\mathrm{NS}_N(\Sigma/t)\bigr),\qquad t = \operatorname{tr}\Sigma
 
@@ -19,8 +20,14 @@ class ISqrtCov(RootHead):
 
     When to use: the default choice; matrix products only, so that it compiles and exports.
 
-    Released code: an all-zero feature map gives NaN; here zeros, with a finite gradient. Files of fast-MPN-COV before
-    2018-12-26 order the triangle by columns.
+    Released code: gives NaN for an all-zero feature map; here zeros, with a finite gradient. Files of fast-MPN-COV
+    from before 2018-12-26 order the triangle by columns.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("isqrt", in_features=2, iterations=10)(x)
+    tensor([[3.0000, 0.0000, 2.0000]])
 
     Source: Li et al., "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix Square Root
     Normalization", CVPR 2018, section 3.

@@ -7,20 +7,21 @@ from typing import Any
 
 from torch import Tensor
 
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import ZooError
 from gcpzoo.functional import matrix_log, matrix_power
-from gcpzoo.heads.base import SecondOrderHead, register
-
-NORMS = ("l2", "frobenius")
+from gcpzoo.functional.checks import check_choice, check_positive
+from gcpzoo.functional.spectral import NORMS
+from gcpzoo.heads.base import SecondOrderHead
+from gcpzoo.heads.registry import register
 
 
 @register("mpn_cov")
 class MPNCov(SecondOrderHead):
-    r"""MPN-COV: matrix power of the covariance, exact in value and gradient by eigendecomposition in float64.
+    r"""MPN-COV: the matrix power of the covariance, exact in value and gradient, by eigendecomposition.
 
     .. math:: \operatorname{tri}(U\,\Lambda^\alpha\,U^\top),\qquad \Sigma = U\Lambda U^\top
 
-    Output size d(d+1)/2.
+    The eigendecomposition runs in float64. Output size d(d+1)/2.
 
     Args:
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`.
@@ -32,7 +33,14 @@ class MPNCov(SecondOrderHead):
     When to use: where accuracy of the root counts, for evaluation, and for small d; the gradient is exact for repeated
     and zero eigenvalues too. ``eigh`` is slow on a GPU.
 
-    Released code: the quotient 1/(λi−λj) in the gradient overflows for close eigenvalues; here the Loewner matrix.
+    Released code: the quotient 1/(λi−λj) in the gradient overflows for close eigenvalues; the Loewner matrix used here
+    stays finite.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("mpn_cov", in_features=2)(x).round(decimals=4)
+    tensor([[3., 0., 2.]])
 
     Source: Li et al., "Is Second-order Information Helpful for Large-scale Visual Recognition?", ICCV 2017, section 3.
     """
@@ -47,10 +55,8 @@ class MPNCov(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        if not alpha > 0:
-            raise ZooError(f"alpha must be positive, got {alpha}")
-        if norm is not None and norm not in NORMS:
-            raise unknown_name("norm", norm, NORMS)
+        check_positive("alpha", alpha)
+        check_choice("norm", norm, NORMS)
         if logarithm and (alpha != 0.5 or norm is not None):
             raise ZooError("logarithm=True stands alone: leave alpha and norm at their defaults")
         self.alpha, self.norm, self.logarithm = alpha, norm, logarithm

@@ -8,24 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.errors import ZooError
 from gcpzoo.functional import log_cholesky
-from gcpzoo.heads.base import RootHead, SecondOrderHead, register
+from gcpzoo.functional.checks import check_positive
+from gcpzoo.heads.base import RootHead, SecondOrderHead
+from gcpzoo.heads.registry import register
 
 
 @register("pow_emlr")
 class PowEMLR(RootHead):
-    r"""Power-Euclidean multinomial logistic regression: :math:`\operatorname{tri}Q` of the root Q, in float64.
+    r"""Pow-EMLR: the Newton–Schulz root in float64, read as a classifier in the power-Euclidean geometry.
 
-    With a linear classifier behind it this is ``isqrt``, read as a classifier in the power-Euclidean geometry. Output
-    size d(d+1)/2.
+    .. math:: \operatorname{tri}Q,\qquad Q \approx \Sigma^{1/2}
+
+    With a linear classifier behind it this is ``isqrt``. Output size d(d+1)/2.
 
     Args:
         in_features, dim, root, iterations, kwargs: see :class:`~gcpzoo.heads.base.RootHead`.
 
-    When to use: the reference of the three others below.
+    When to use: as the reference for the three other geometries.
 
-    Released code: none known to be wrong.
+    Released code: no known error.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("pow_emlr", in_features=2, iterations=10)(x)
+    tensor([[3., 0., 2.]])
 
     Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
     Riemannian Geometry", ICLR 2025.
@@ -37,7 +45,21 @@ class PowEMLR(RootHead):
 
 @register("scale_pow_emlr")
 class ScalePowEMLR(PowEMLR):
-    r"""Power-Euclidean regression with the factor 1/α = 2 of the metric: :math:`\operatorname{tri}(2Q)`."""
+    r"""ScalePow-EMLR: twice the Newton–Schulz root, the factor 1/α of the scaled power-Euclidean metric.
+
+    .. math:: \operatorname{tri}(2Q),\qquad Q \approx \Sigma^{1/2}
+
+    Output size d(d+1)/2. Arguments as ``pow_emlr``.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("scale_pow_emlr", in_features=2, iterations=10)(x)
+    tensor([[6., 0., 4.]])
+
+    Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
+    Riemannian Geometry", ICLR 2025.
+    """
 
     def normalize(self, x: Tensor) -> Tensor:
         return 2 * super().normalize(x)
@@ -45,7 +67,21 @@ class ScalePowEMLR(PowEMLR):
 
 @register("pow_tmlr")
 class PowTMLR(PowEMLR):
-    r"""Tangent-space regression at the identity in the power geometry: :math:`\operatorname{tri}(2(Q - I))`."""
+    r"""Pow-TMLR: the Newton–Schulz root as a tangent vector at the identity in the power geometry.
+
+    .. math:: \operatorname{tri}(2(Q - I)),\qquad Q \approx \Sigma^{1/2}
+
+    Output size d(d+1)/2. Arguments as ``pow_emlr``.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("pow_tmlr", in_features=2, iterations=10)(x)
+    tensor([[4., 0., 2.]])
+
+    Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
+    Riemannian Geometry", ICLR 2025.
+    """
 
     def normalize(self, x: Tensor) -> Tensor:
         q = super().normalize(x)
@@ -54,7 +90,7 @@ class PowTMLR(PowEMLR):
 
 @register("cho_tmlr")
 class CholeskyTMLR(SecondOrderHead):
-    r"""Tangent-space regression in the log-Cholesky geometry, in float64.
+    r"""Cho-TMLR: log-Cholesky coordinates of the covariance, a tangent vector in that geometry, in float64.
 
     .. math:: \operatorname{tri}(K + K^\top),\qquad K = \lfloor L\rfloor + \log\operatorname{diag}L,\qquad
               LL^\top = \Sigma + \epsilon I
@@ -65,19 +101,25 @@ class CholeskyTMLR(SecondOrderHead):
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`.
         eps: ε.
 
-    When to use: comparisons of geometries; needs no eigenvalues, but depends on the order of the channels.
+    When to use: to compare geometries; needs no eigenvalues, but depends on the order of the channels.
 
-    Released code: its covariance can be indefinite (see :func:`~gcpzoo.functional.log_cholesky`), and then it stops.
+    Released code: its covariance can be indefinite, and then it stops; see :func:`~gcpzoo.functional.log_cholesky`.
 
-    Source: Chen et al., ICLR 2025.
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[1.0, -1.0, 1.0, -1.0]], [[1.0, 1.0, -1.0, -1.0]]]])  # covariance: the identity
+    >>> create_head("cho_tmlr", in_features=2, eps=3.0)(x)
+    tensor([[1.3863, 0.0000, 1.3863]])
+
+    Source: Chen et al., "Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
+    Riemannian Geometry", ICLR 2025; the chart: Lin, SIAM J. Matrix Anal. Appl. 2019.
     """
 
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, eps: float = 1e-6, **kwargs: Any
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        if not eps > 0:
-            raise ZooError(f"eps must be positive, got {eps}")
+        check_positive("eps", eps)
         self.eps = eps
 
     def normalize(self, x: Tensor) -> Tensor:

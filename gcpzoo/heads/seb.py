@@ -8,21 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import ZooError
 from gcpzoo.functional import covariance, spectral_function, surrogate_sqrt
+from gcpzoo.functional.checks import check_choice, check_name
 from gcpzoo.functional.surrogates import RULES
-from gcpzoo.heads.base import SecondOrderHead, register
+from gcpzoo.heads.base import SecondOrderHead
+from gcpzoo.heads.registry import register
 
 
 def branch_norm(w: Tensor) -> Tensor:
-    """Frobenius norm of √Σ·exp(−Σ), ``(B, 1)``, from the eigenvalues ``(B, n)`` of Σ; gradient 0 where all are 0."""
+    """Frobenius norm of √Σ·exp(−Σ) from the eigenvalues of Σ; its gradient is 0 where all are 0.
+
+    Args:
+        w: ``(B, n)``, non-negative.
+
+    Returns:
+        ``(B, 1)``.
+
+    >>> import torch
+    >>> branch_norm(torch.tensor([[1.0, 0.0]]))  # exp(-1)
+    tensor([[0.3679]])
+    """
     square = (w * (-2 * w).exp()).sum(1, keepdim=True)
     return torch.where(square > 0, square, 1).sqrt() * (square > 0)
 
 
 @register("seb")
 class ScalingEigenBranch(SecondOrderHead):
-    r"""Scaling eigen branch: the root, scaled by a norm in which small eigenvalues weigh more.
+    r"""Scaling eigen branch (SEB): the root, scaled by a norm that gives small eigenvalues more weight.
 
     .. math:: \operatorname{tri}\bigl(Q\,(1 + \lVert QS\rVert_F)\bigr),\qquad Q = \Sigma^{1/2},\quad S = \exp(-\Sigma),
               \qquad \lVert QS\rVert_F = \sqrt{\textstyle\sum_i\lambda_i e^{-2\lambda_i}}
@@ -33,12 +46,17 @@ class ScalingEigenBranch(SecondOrderHead):
         in_features, dim, kwargs: see :class:`~gcpzoo.heads.base.SecondOrderHead`.
         backward: rule for the gradient of the root, see :func:`~gcpzoo.functional.surrogate_sqrt`; the paper's is
             ``"original"``, ``"exact"`` is the Loewner gradient. All are computed on the smaller side.
-        parity: ``"released"`` computes the norm as the released code does, see below.
+        parity: ``"released"`` computes the norm as the released code does, see below; ``None`` by the formula.
 
     When to use: fine-grained recognition, for which the paper proposes it.
 
-    Released code: reaches the norm by dividing QS element-wise by itself normalized, which is NaN where QS has a zero,
-    as a channel without any response brings; the formula above is the same elsewhere.
+    Released code: computes the norm by dividing QS element-wise by the normalized QS. That is NaN where QS has a zero,
+    as it has for a channel without any response, and the formula above elsewhere.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("seb", in_features=1)(torch.tensor([[[[1.0, -1.0]]]]))  # 1 + exp(-1)
+    tensor([[1.3679]])
 
     Source: Song et al., "On the Eigenvalues of Global Covariance Pooling for Fine-grained Visual Recognition",
     TPAMI 2022.
@@ -53,10 +71,8 @@ class ScalingEigenBranch(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        if backward != "exact" and backward not in RULES:
-            raise unknown_name("backward rule", backward, ["exact", *RULES])
-        if parity not in (None, "released"):
-            raise ZooError(f"parity is None (the paper's formula) or 'released', got {parity!r}")
+        check_name("backward rule", backward, ["exact", *RULES])
+        check_choice("parity", parity, (None, "released"))
         if parity and backward == "exact":
             raise ZooError("parity='released' goes with a published backward rule, not with backward='exact'")
         self.backward, self.parity = backward, parity

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from gcpzoo.errors import ZooError
-from gcpzoo.heads.base import RootHead, register
+from gcpzoo.functional.checks import check_choice
+from gcpzoo.heads.base import RootHead
+from gcpzoo.heads.registry import register
 
 
 class SvdRoot(RootHead):
@@ -26,8 +27,14 @@ class SvdRoot(RootHead):
     When to use: to reproduce Song et al., alone or as the second half of their hybrid protocol (train with ``isqrt``,
     switch at the last drop of the learning rate). For new work ``mpn_cov`` is the same root, faster and exact.
 
-    Released code: the centering matrix is rounded to float32 (kept here, see
-    :func:`~gcpzoo.functional.released_covariance`); the eigendecomposition moves to the CPU and back.
+    Released code: rounds the centering matrix to float32 (kept here, see
+    :func:`~gcpzoo.functional.released_covariance`) and moves the eigendecomposition to the CPU and back.
+
+    >>> import torch
+    >>> from gcpzoo.heads import create_head
+    >>> x = torch.tensor([[[[3.0, -3.0, 3.0, -3.0]], [[2.0, 2.0, -2.0, -2.0]]]])
+    >>> create_head("svd_pade", in_features=2)(x)
+    tensor([[3., 0., 2.]])
 
     Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
     ICCV 2021.
@@ -42,8 +49,7 @@ class SvdRoot(RootHead):
         backward: str = "published",
         **kwargs: Any,
     ) -> None:
-        if backward not in ("published", "exact"):
-            raise ZooError(f"backward is 'published' or 'exact', got {backward!r}")
+        check_choice("backward", backward, ("published", "exact"))
         if root is None and backward == "exact":
             root = "exact"
         super().__init__(in_features, dim, root, iterations, **kwargs)
@@ -51,51 +57,119 @@ class SvdRoot(RootHead):
 
 @register("svd_original")
 class SvdOriginal(SvdRoot):
-    """SVD with its plain gradient, :math:`K_{ij} = 1/(λ_i-λ_j)`, unbounded for close eigenvalues."""
+    r"""SVD: the accurate root with its plain gradient, unbounded for close eigenvalues.
+
+    .. math:: K_{ij} = 1/(\lambda_i-\lambda_j)
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_original", in_features=8).root
+    'svd_original'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_original"
 
 
 @register("svd_pade")
 class SvdPade(SvdRoot):
-    """SVD-Padé: K by the [50/50] Padé approximant of the geometric series, which is the quotient itself (to 8e-11)."""
+    """SVD-Padé: the accurate root, its gradient by the Padé approximant of a geometric series.
+
+    K is the [50/50] Padé approximant of the series in the ratio of eigenvalues, which equals the quotient to 8e-11.
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_pade", in_features=8).root
+    'svd_pade'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_pade"
 
 
 @register("svd_taylor")
 class SvdTaylor(SvdRoot):
-    """SVD-Taylor: K by the geometric series up to degree 100, bounded; the gradient is about 2 % off."""
+    """SVD-Taylor: the accurate root, its gradient by a geometric series up to degree 100.
+
+    The series in the ratio of eigenvalues keeps K bounded; the gradient is about 2 % off.
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_taylor", in_features=8).root
+    'svd_taylor'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_taylor"
 
 
 @register("svd_trunc")
 class SvdTrunc(SvdRoot):
-    """SVD-Trunc: K clipped to ±1e10."""
+    r"""SVD-Trunc: the accurate root, the quotients of its gradient clipped to ±1e10.
+
+    .. math:: K_{ij} = \operatorname{clip}\bigl(1/(\lambda_i-\lambda_j),\,-10^{10},\,10^{10}\bigr)
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_trunc", in_features=8).root
+    'svd_trunc'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_trunc"
 
 
 @register("svd_topn")
 class SvdTopN(SvdRoot):
-    """SVD-TopN: the 50 smallest eigenvalues set to 2.2e-16, also in the forward pass. The paper could not train it."""
+    """SVD-TopN: the accurate root without the 50 smallest eigenvalues, which become 2.2e-16.
+
+    They are replaced in the forward pass too. The paper could not train this variant.
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_topn", in_features=8).root
+    'svd_topn'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_topn"
 
 
 @register("svd_newton")
 class SvdNewton(SvdRoot):
-    """SVD-Newton: the gradient of ``iterations`` Newton–Schulz steps (3 in the released code) behind that root."""
+    """SVD-Newton: the accurate root with the gradient of a few Newton–Schulz steps.
+
+    The gradient takes ``iterations`` steps, 3 as in the released code.
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_newton", in_features=8).root
+    'svd_newton'
+
+    Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
+    ICCV 2021.
+    """
 
     default_root: ClassVar[str] = "svd_newton"
 
 
 @register("svd_power_iteration")
 class SvdPowerIteration(SvdRoot):
-    """K by the 19 terms of the geometric series that differentiated power iterations give (Wang et al., NeurIPS 2019).
+    """SVD-PI: the accurate root with the gradient of 19 power iterations.
 
-    The released layer of Song et al. multiplies by I − UUᵀ over all eigenvectors, which is zero: no gradient.
+    K is the sum of the 19 terms of the geometric series that differentiated power iterations with deflation give. The
+    released layer of Song et al. multiplies by I − UUᵀ over all eigenvectors, which is zero: no gradient.
+
+    >>> from gcpzoo.heads import create_head
+    >>> create_head("svd_power_iteration", in_features=8).root
+    'svd_power_iteration'
+
+    Source: Wang et al., "Backpropagation-Friendly Eigendecomposition", NeurIPS 2019; compared by Song et al.,
+    ICCV 2021.
     """
 
     default_root: ClassVar[str] = "svd_power_iteration"

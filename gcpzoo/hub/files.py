@@ -1,63 +1,112 @@
-"""The format of a checkpoint: a folder with ``config.json`` and ``model.safetensors``, and nothing that is executed."""
+"""The format of a checkpoint: a folder with ``config.json`` and ``model.safetensors``; nothing in it is executed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from gcpzoo import __version__
+from gcpzoo.data.classes import class_descriptions, class_ids, imagenet_classes
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.records import Record
 from gcpzoo.models.backbones import FILES
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.weights import misfit, open_file
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
 LIMIT = 32 * 2**20  # bytes of a config.json that are read
 
 
 class DamagedError(ZooError):
-    """A file is not what its publisher wrote; fetching it again may mend it."""
+    """A file is not what its publisher wrote; fetching it again may help.
+
+    >>> raise DamagedError("model.safetensors is damaged")
+    Traceback (most recent call last):
+    gcpzoo.hub.files.DamagedError: model.safetensors is damaged
+    """
 
 
 def short(error: BaseException) -> str:
-    """An error's text on one line of moderate length."""
+    """Put an error's text on one line of at most 300 characters.
+
+    >>> short(ValueError("first line\\n  second line"))
+    'first line second line'
+    """
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
+    """Compute the SHA-256 of a file, as 64 hex digits.
+
+    >>> from gcpzoo.hub.records import get_record, weights_file
+    >>> record = get_record("resnet18_isqrt.digits")
+    >>> sha256(weights_file(record)) == record.sha256
+    True
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_folder(
-    model: GCPNet, folder: Path, about: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None
+def save_local(
+    model: GCPNet,
+    folder: str | os.PathLike[str],
+    about: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> str:
-    """Write ``model`` as ``config.json`` and ``model.safetensors`` into ``folder``.
+    """Write ``model`` into ``folder`` as ``config.json`` and ``model.safetensors``, for ``gcpzoo.load(folder)``.
 
     Args:
-        model: the network with its ``class_names`` and ``preprocessing``.
-        folder: made where it is missing; files of these two names are replaced.
-        about: what else is known (fields of a record: licence, metrics, …), kept in ``config.json``.
-        dtype: store floating tensors so, e.g. ``torch.float16``; loading gives float32 again.
+        model: the network, with its ``class_names`` and ``preprocessing``.
+        folder: created if missing; files of these two names are replaced.
+        about: more to keep, in the fields of a :class:`~gcpzoo.hub.Record`: ``licence``, ``metrics``, ``data`` …;
+            by default what the model's own record says.
+        dtype: type of the stored floating-point tensors, e.g. ``torch.float16``; loading gives float32 again.
 
     Returns:
         The SHA-256 of ``model.safetensors``, which ``config.json`` holds too.
+
+    >>> import tempfile, gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     digest = save_local(model, folder, {"licence": "MIT"})
+    ...     gcpzoo.load(folder).record.licence
+    'MIT'
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for key, value in model.state_dict().items():
         kind = dtype if dtype and value.is_floating_point() else value.dtype
         tensors[key] = value.detach().to("cpu", kind, copy=True).contiguous()
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    if about is None and isinstance(model.record, Record):
+        about = model.record.about()
     digest = sha256(folder / WEIGHTS)
+    write_config(model, folder, digest, about)
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors writes for the owner alone
+    return digest
+
+
+def write_config(model: GCPNet, folder: Path, digest: str, about: Mapping[str, Any] | None = None) -> None:
+    """Write the ``config.json`` of ``model``, whose weights have the SHA-256 ``digest``.
+
+    >>> import tempfile, gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_config(model, Path(folder), "0" * 64)
+    ...     read_config(Path(folder, "config.json"), "here")["architecture"]
+    'resnet18_gap'
+    """
     config = {
         "library": "gcpzoo",
         "library_version": __version__,
@@ -65,22 +114,42 @@ def save_folder(
         "architecture": f"{model.config['backbone']}_{model.config['head']}",
         "model": model.config,
         "class_names": model.class_names,
+        "class_descriptions": model.class_descriptions,
         "preprocessing": (model.preprocessing or Preprocessing()).to_dict(),
         "weights_sha256": digest,
     }
     if about:
         config["about"] = dict(about)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors writes for the owner alone
-    return digest
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
-    """The checked ``config.json``; ``where`` names its origin in errors."""
+    """Read and check a ``config.json``; ``where`` names its origin in errors.
+
+    Raises:
+        DamagedError: if it is not UTF-8 or not JSON.
+        ZooError: if it is too large, of another library or of a newer format, or lacks what a model needs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "config.json")
+    ...     _ = path.write_text('{"model_type": "bert"}')
+    ...     read_config(path, "owner/bert")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: owner/bert is not a gcpzoo model: its config.json is of another library
+    """
     if path.stat().st_size > LIMIT:
-        raise ZooError(f"{where}: config.json is larger than {LIMIT >> 20} MiB, which no model needs")
+        raise ZooError(f"{where}: config.json must be at most {LIMIT >> 20} MiB; it is larger than {LIMIT >> 20} MiB")
+
+    def refuse(constant: str) -> NoReturn:
+        raise ZooError(f"{where}: config.json must hold finite numbers, got {constant}")
+
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except ZooError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{where}: config.json must be UTF-8 text ({error.reason}); {path} is damaged") from None
     except (ValueError, RecursionError):
         raise DamagedError(f"{where}: config.json is not JSON; {path} is damaged or of another kind") from None
     if not isinstance(config, dict) or config.get("library") != "gcpzoo" or not isinstance(config.get("model"), dict):
@@ -91,16 +160,30 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
             f"{where} is in format {version} (written by gcpzoo {config.get('library_version')}), this is gcpzoo "
             f"{__version__} and reads up to {FORMAT}: pip install -U gcpzoo"
         )
+    for key in ("backbone", "head", "num_classes"):
+        if key not in config["model"]:
+            raise ZooError(f"{where}: config.json lacks {key!r} in 'model'")
     return config
 
 
 def build(config: Mapping[str, Any], weights: Path, digest: str | None, where: str) -> GCPNet:
-    """The network of a ``config.json`` with the tensors of ``weights``, in eval mode and float32.
+    """Build the network of a ``config.json`` with the tensors of ``weights``, in eval mode and float32.
 
-    The tensors' names and shapes are compared with the configuration before anything of that size is made.
+    The names and shapes of the tensors are compared with the configuration before anything of that size is allocated.
+
+    Args:
+        config: ``model``, ``class_names``, ``class_descriptions`` and ``preprocessing``.
+        weights: a safetensors file.
+        digest: its SHA-256; ``None``: not checked.
+        where: origin of the files, named in errors.
 
     Raises:
-        ZooError: another hash than ``digest``, no safetensors, or tensors that do not fit the configuration.
+        ZooError: if the hash differs, the file is not safetensors, or its tensors do not fit the configuration.
+
+    >>> from gcpzoo.hub.records import get_record, weights_file
+    >>> record = get_record("resnet18_isqrt.digits")
+    >>> build({"model": record.config}, weights_file(record), record.sha256, "here").num_classes
+    10
     """
     if digest and (found := sha256(weights)) != digest:
         raise DamagedError(f"{where}: {weights} is damaged: its sha256 is {found[:12]}…, expected {digest[:12]}…")
@@ -117,25 +200,72 @@ def build(config: Mapping[str, Any], weights: Path, digest: str | None, where: s
     try:
         with torch.random.fork_rng(devices=[]):
             model = GCPNet.from_config(config["model"])
-        model.load_state_dict(load_file(weights))
+        model.load_state_dict(open_file(weights))
     except (RuntimeError, TypeError, KeyError, AttributeError, MemoryError) as error:
         raise ZooError(f"{where}: its tensors do not fit its configuration: {short(error)}") from error
-    names = config.get("class_names")
-    if names is not None and (
-        not isinstance(names, list)
-        or not all(isinstance(n, str) for n in names)
-        or len(names) != model.config["num_classes"]
-    ):
-        raise ZooError(f"{where}: class_names must be {model.config['num_classes']} strings, one for each class")
-    model.class_names = names
+    set_classes(model, config.get("class_names"), config.get("class_descriptions"), where)
     if not isinstance(config.get("preprocessing") or {}, dict):
-        raise ZooError(f"{where}: preprocessing must be a mapping")
+        raise ZooError(f"{where}: preprocessing must be a mapping, got {config['preprocessing']!r}")
     model.preprocessing = Preprocessing.from_dict(config.get("preprocessing") or {})
     return model.eval()
 
 
+def set_classes(model: GCPNet, names: Any, descriptions: Any = None, where: str = "the model") -> None:
+    """Set the ids and descriptions of a model's classes, checked.
+
+    Args:
+        model: receives ``class_names`` and ``class_descriptions``.
+        names: a list of ids, ``imagenet1k`` for its 1000 wnids, or ``None`` if not known. The names that checkpoints
+            of version 0.1 carry for ImageNet become wnids.
+        descriptions: what people read, one for each class; by default ImageNet's words for wnids, else the ids.
+        where: origin of the names, named in errors.
+
+    Raises:
+        ZooError: if there are not as many printable strings as classes.
+
+    >>> import gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", until="layer1")
+    >>> set_classes(model, "imagenet1k")
+    >>> model.class_names[0], model.class_descriptions[0]
+    ('n01440764', 'tench, Tinca tinca')
+    """
+    if names == "imagenet1k":
+        names = list(imagenet_classes())
+    count = model.config["num_classes"]
+    for field, values in (("class_names", names), ("class_descriptions", descriptions)):
+        if values is None:
+            continue
+        if not isinstance(values, list) or not all(isinstance(v, str) for v in values) or len(values) != count:
+            raise ZooError(f"{where}: {field} must be {count} strings, one for each class")
+        if unprintable := [v for v in values if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in v)]:
+            raise ZooError(f"{where}: {field} must be printable text, got {unprintable[0]!a}")
+    model.class_names = None if names is None else class_ids(names)
+    model.class_descriptions = descriptions
+    if descriptions is None and model.class_names is not None:
+        model.class_descriptions = class_descriptions(model.class_names)
+
+
 def read_folder(folder: Path, where: str | None = None) -> tuple[GCPNet, dict[str, Any]]:
-    """A checkpoint's folder to the network and its ``config.json``."""
+    """Read a checkpoint's folder.
+
+    Args:
+        folder: holds ``config.json`` and ``model.safetensors``.
+        where: name of the checkpoint in errors; by default the folder.
+
+    Returns:
+        The network, and the content of ``config.json``.
+
+    Raises:
+        ZooError: if a file is missing, damaged, or does not fit.
+
+    >>> import tempfile, gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_local(model, folder)
+    ...     again, config = read_folder(Path(folder))
+    >>> config["library"], again.num_classes
+    ('gcpzoo', 2)
+    """
     where = where or str(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -148,10 +278,12 @@ def read_folder(folder: Path, where: str | None = None) -> tuple[GCPNet, dict[st
 
 
 def _compare(model_config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Strictly compare the file's tensors with those of the configuration, built on the meta device."""
+    """Compare the file's tensors strictly with those of the configuration, built on the meta device."""
     arguments = model_config.get("backbone_args") or {}
-    if not isinstance(arguments, Mapping) or FILES & set(arguments):
-        raise ZooError(f"{where}: its configuration would read other files ({', '.join(arguments)}), which is refused")
+    if not isinstance(arguments, Mapping):
+        raise ZooError(f"{where}: backbone_args must be a mapping, got {arguments!r}")
+    if files := FILES & set(arguments):
+        raise ZooError(f"{where}: its configuration would read other files ({', '.join(sorted(files))})")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             expected = {k: tuple(v.shape) for k, v in GCPNet.from_config(model_config).state_dict().items()}
@@ -159,13 +291,7 @@ def _compare(model_config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ..
         raise ZooError(f"{where}: {error}") from None
     except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
         raise ZooError(f"{where}: its configuration is not valid: {short(error)}") from error
-    except RuntimeError:  # some networks compute with values as they are built, which the meta device has not
+    except RuntimeError:  # a network that computes with values in its constructor cannot be built on the meta device
         return
-    missing = [k for k in expected if k not in shapes]
-    foreign = [k for k in shapes if k not in expected]
-    misshapen = [k for k in expected if k in shapes and shapes[k] != expected[k]]
-    if wrong := missing + foreign + misshapen:
-        raise ZooError(
-            f"{where}: its tensors do not fit its configuration: {len(missing)} missing, {len(foreign)} foreign, "
-            f"{len(misshapen)} misshapen, such as {wrong[0]!r}"
-        )
+    if wrong := misfit(expected, shapes):
+        raise ZooError(f"{where}: its tensors do not fit its configuration: {wrong}")

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import resource
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NAME = re.compile(r"[A-Za-z0-9][\w:]*_[a-z0-9_]+\.[a-z0-9_]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = {"embedded": {"file"}, "hub": {"repo", "revision"}, "authors": {"url", "converter", "arch"}}
 WHERE = {"embedded": "in the package", "hub": "Hugging Face Hub", "authors": "from the authors", "local": "local"}
 ABOUT = ("licence", "provenance", "data", "metrics", "measured_by", "recipe", "control", "seeds", "hardware", "caveats")
+VERIFIED, PINNED = "accuracy verified", "sha256 pinned"
+UNVERIFIED = "unverified (authors' link, no published hash)"
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class Record:
 
     Attributes:
         name: ``{backbone}_{head}.{tag}``; the file's name without ``.yaml``.
-        config: the model's configuration, as in ``model.config``.
+        config: configuration of the model, as in ``model.config``.
         source: where the weights are: ``{file}`` in ``checkpoints/``; ``{repo, revision}`` on the Hub, the revision a
             full 40-hex commit; or ``{url, converter, arch}``, the authors' own file and how to convert it.
-        sha256: of that file; for the authors' files its first digits where they published them, else ``None``.
-        size: of that file in bytes, where known (the authors' own figures are rounded).
+        sha256: hash of that file; for the authors' files its first digits where they published them, else ``None``.
+        size: size of that file in bytes, where known (the authors' own figures are rounded).
         licence: SPDX identifier, or ``none stated``.
         provenance: who trained it, from what, and where that is written.
         recipe: how it was trained, one line (or the name of a config in ``configs/``).
@@ -41,13 +44,19 @@ class Record:
         metrics: accuracies in per cent, e.g. ``{top1: 75.48, top5: 92.23}``.
         measured_by: ``authors`` (their report) or ``gcpzoo`` (measured with these weights).
         control: the GAP control of the same backbone, data and recipe: ``{record: NAME, top1: …}``, where there is one.
-        preprocessing: as in :class:`gcpzoo.models.preprocessing.Preprocessing`, the one of ``metrics``.
-        class_names: list of names in the classifier's order, or ``imagenet1k``.
+        preprocessing: the one behind ``metrics``, as in :class:`gcpzoo.models.preprocessing.Preprocessing`.
+        class_names: ids of the classes in the classifier's order, or ``imagenet1k`` for its 1000 wnids.
         seeds, hardware: of the training, where known.
         caveats: what a user should know before relying on it.
         golden: a few logits of these weights, ``{seed, shape, logits}``.
         unsupported: why the weights cannot be loaded here, where that is so.
+
+    >>> record = get_record("resnet18_isqrt.digits")
+    >>> record.config["backbone"], record.metrics["top1"], record.licence
+    ('resnet18', 99.72, 'Apache-2.0')
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str
     config: dict[str, Any]
@@ -71,69 +80,118 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``embedded``, ``hub`` or ``authors``; ``local`` for a folder outside the zoo."""
+        """Kind of the source: ``embedded``, ``hub`` or ``authors``; ``local`` for a model outside the zoo.
+
+        >>> get_record("resnet18_isqrt.digits").kind
+        'embedded'
+        """
         return next((kind for kind, keys in SOURCES.items() if keys == set(self.source)), "local")
 
     @property
     def availability(self) -> str:
-        """Where a user gets the weights from, in words."""
+        """Where a user gets the weights from, in words.
+
+        >>> get_record("resnet18_isqrt.digits").availability
+        'in the package'
+        """
         return "not loadable" if self.unsupported else WHERE[self.kind]
 
+    @property
+    def status(self) -> str:
+        """How far the weights are verified.
+
+        ``accuracy verified``: measured with exactly these weights; ``sha256 pinned``: the hash of the file is known;
+        else ``unverified (authors' link, no published hash)``.
+
+        >>> get_record("resnet18_isqrt.digits").status
+        'accuracy verified'
+        >>> get_record("resnet50_isqrt.in1k_li2018").status
+        "unverified (authors' link, no published hash)"
+        """
+        if self.sha256 is None:
+            return UNVERIFIED
+        return VERIFIED if self.measured_by == "gcpzoo" else PINNED
+
     def about(self) -> dict[str, Any]:
-        """What is known beside the network itself, as ``config.json`` keeps it."""
+        """Collect what is known beside the network itself, as ``config.json`` keeps it.
+
+        >>> get_record("resnet18_isqrt.digits").about()["seeds"]
+        [0]
+        """
         return {key: value for key in ABOUT if (value := getattr(self, key)) not in (None, [], {}, "")}
 
 
-TYPES = {"config": dict, "source": dict, "metrics": dict, "preprocessing": dict, "caveats": list, "size": int}
+@cache
+def _validator() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def parse_record(text: str, name: str) -> Record:
-    """The record ``name`` from its YAML ``text``.
+    """Read the record ``name`` from its YAML ``text``.
 
     Raises:
-        ZooError: not YAML, a field missing, unknown or of another kind, naming the field.
+        ZooError: if it is not YAML, or a field is missing, unknown or of another kind; the message names the field.
+
+    >>> parse_record("name: resnet18_gap.x", "resnet18_gap.x")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: record resnet18_gap.x: field 'config' is missing
     """
-
-    def bad(why: str) -> ZooError:
-        return ZooError(f"record {name}: {why}")
-
     try:
         values = yaml.load(text, LOADER)
-    except yaml.YAMLError as e:
-        raise bad(f"not valid YAML: {' '.join(str(e).split())}") from None
+    except yaml.YAMLError as error:
+        raise ZooError(f"record {name}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise bad("expected one YAML mapping")
-    fields = {f.name: f for f in dataclasses.fields(Record)}
+        raise ZooError(f"record {name}: expected one YAML mapping, got {type(values).__name__}")
+    known = [f.name for f in fields(Record)]
     for key in values:
-        if key not in fields:
-            raise unknown_name(f"field of record {name}", str(key), fields)
-    for key, f in fields.items():
-        needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if key not in values and needed:
-            raise bad(f"field {key!r} is missing")
-        kind = TYPES.get(key, str if needed else None)
-        if kind and values.get(key) is not None and not isinstance(values[key], kind):
-            raise bad(f"field {key!r} must be a {kind.__name__}, got {values[key]!r}")
-    if values["name"] != name or not NAME.fullmatch(name):
-        raise bad(f"its name must be its file's name and of the form backbone_head.tag, got {values['name']!r}")
-    if set(values["source"]) not in SOURCES.values():
-        raise bad("source must be {file}, {repo, revision} or {url, converter, arch}, got " + str(values["source"]))
-    record = Record(**values)
-    if record.kind == "hub" and not re.fullmatch(r"[0-9a-f]{40}", str(record.source["revision"])):
-        raise bad(f"source.revision must be a full commit of 40 hex digits, got {record.source['revision']!r}")
-    if not re.fullmatch(r"[0-9a-f]{8,64}", record.sha256 or "0" * 64) or (
-        record.kind != "authors" and len(record.sha256 or "") != 64
-    ):
-        raise bad(f"sha256 must be 64 hex digits, got {record.sha256!r}")
-    if record.kind == "embedded" and Path(record.source["file"]).name != record.source["file"]:
-        raise bad(f"source.file must be a file name in checkpoints/, got {record.source['file']!r}")
-    if record.measured_by not in ("authors", "gcpzoo"):
-        raise bad(f"measured_by must be authors or gcpzoo, got {record.measured_by!r}")
+        if key not in known:
+            raise unknown_name(f"field of record {name}", str(key), known)
+    try:
+        record = _validator().validate_python(values)
+    except ValidationError as error:
+        raise ZooError(f"record {name}: {_first_error(error)}") from None
+    for wrong in _contradictions(record, name):
+        raise ZooError(f"record {name}: {wrong}")
     return record
 
 
+def _first_error(error: ValidationError) -> str:
+    """Say in one line which field pydantic refused, and why."""
+    first = error.errors(include_url=False)[0]
+    where = str(first["loc"][0])
+    if first["type"] == "missing":
+        return f"field {where!r} is missing"
+    inside = "".join(f"[{key!r}]" for key in first["loc"][1:] if not str(key).startswith(("list[", "str", "dict[")))
+    return f"field {where!r}{inside} must {first['msg'].removeprefix('Input should ')}, got {first['input']!r}"
+
+
+def _contradictions(record: Record, name: str) -> Iterator[str]:
+    """Find what the types alone cannot tell: names, hashes and sources that do not belong together."""
+    if record.name != name or not NAME.fullmatch(name):
+        yield f"its name must be its file's name and of the form backbone_head.tag, got {record.name!r}"
+    if record.kind == "local":
+        yield f"source must be {{file}}, {{repo, revision}} or {{url, converter, arch}}, got {record.source}"
+    if record.kind == "hub" and not COMMIT.fullmatch(record.source["revision"]):
+        yield f"source.revision must be a full commit of 40 hex digits, got {record.source['revision']!r}"
+    if record.kind == "embedded" and Path(record.source["file"]).name != record.source["file"]:
+        yield f"source.file must be a file name in checkpoints/, got {record.source['file']!r}"
+    digits = "{8,64}" if record.kind == "authors" else "{64}"
+    if not (record.sha256 is None and record.kind == "authors") and not re.fullmatch(
+        f"[0-9a-f]{digits}", record.sha256 or ""
+    ):
+        yield f"sha256 must be 64 hex digits, got {record.sha256!r}"
+    if record.measured_by not in ("authors", "gcpzoo"):
+        yield f"measured_by must be authors or gcpzoo, got {record.measured_by!r}"
+    if isinstance(record.class_names, str) and record.class_names != "imagenet1k":
+        yield f"class_names must be a list of ids or imagenet1k, got {record.class_names!r}"
+
+
 def describe(config: Mapping[str, Any], name: str, source: dict[str, str]) -> Record:
-    """The record of a checkpoint outside the zoo, from its ``config.json``; what is not known stays empty."""
+    """Make the record of a model outside the zoo from its ``config.json``; what is not known stays empty.
+
+    >>> describe({"model": {"backbone": "resnet18"}, "about": {"licence": "MIT"}}, "mine", {"folder": "here"}).licence
+    'MIT'
+    """
     about = config.get("about")
     known = {k: v for k, v in about.items() if k in ABOUT} if isinstance(about, Mapping) else {}
     empty = {"licence": "unknown", "provenance": "", "data": "", "metrics": {}, "measured_by": ""}
@@ -159,16 +217,33 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 @cache
 def _record(path: Path) -> Record:
-    return parse_record(path.read_text(encoding="utf-8"), path.stem)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ZooError(
+            f"record {path.stem}: {path} must be UTF-8 text, got byte {error.object[error.start]:#x}"
+        ) from None
+    return parse_record(text, path.stem)
 
 
 def weights_file(record: Record) -> Path:
-    """Where an embedded checkpoint's weights lie."""
+    """Locate the weights of an embedded checkpoint.
+
+    >>> weights_file(get_record("resnet18_isqrt.digits")).name
+    'resnet18_isqrt.digits.safetensors'
+    """
     return _folder().parent / record.source["file"]
 
 
 def get_record(name: str) -> Record:
-    """The record of a checkpoint by its zoo name; an unknown name is a ``ZooError`` with the nearest ones."""
+    """Read the record of a checkpoint by its zoo name.
+
+    Raises:
+        ZooError: if no checkpoint has this name; the message suggests the nearest ones.
+
+    >>> get_record("resnet18_isqrt.digits").data.split(" (")[0]
+    "scikit-learn's digits"
+    """
     names = _names(_folder())
     if name not in names:
         raise unknown_name("model", name, names)
@@ -176,12 +251,15 @@ def get_record(name: str) -> Record:
 
 
 def list_models(pattern: str = "*", pretrained: bool = True) -> list[str]:
-    """Names of the zoo that match a shell pattern such as ``resnet*_isqrt*``, sorted.
+    """List the names of the zoo that match a shell pattern, sorted.
 
     Args:
-        pattern: as in :mod:`fnmatch`, on the whole name.
+        pattern: as in :mod:`fnmatch`, on the whole name, e.g. ``resnet*_isqrt*``.
         pretrained: ``True``: checkpoints with a record, which :func:`gcpzoo.load` takes. ``False``: what can be built
             with new weights, as ``backbone_head`` for torchvision's backbones (timm's are ``timm:NAME``).
+
+    >>> list_models("resnet18_isqrt.[cd]*")
+    ['resnet18_isqrt.cub50', 'resnet18_isqrt.digits']
     """
     if pretrained:
         names: list[str] = list(_names(_folder()))

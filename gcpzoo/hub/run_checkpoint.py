@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gcpzoo import __version__
-from gcpzoo.data.classes import class_descriptions, class_ids
+from gcpzoo.data.classes import class_ids
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.files import set_classes
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.weights import misfit, open_file
@@ -32,6 +34,11 @@ class RunCheckpoint:
         start: where the training started from: a model, a file, or ``None`` for random weights.
         hyper_parameters: arguments of :class:`gcpzoo.training.ClassificationTask`, as stored.
         state_dict: tensors of the network; the averaged ones where the run kept a moving average.
+
+    >>> import gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+    >>> RunCheckpoint(2, model.config, ["no", "yes"], None, None, {}, model.state_dict()).build().class_names
+    ['no', 'yes']
     """
 
     format: int
@@ -43,22 +50,34 @@ class RunCheckpoint:
     state_dict: dict[str, Tensor]
 
     def build(self) -> GCPNet:
-        """Rebuild the network in eval mode, with its tensors, classes and preprocessing."""
-        import torch
+        """Rebuild the network in eval mode, with its tensors, classes and preprocessing.
 
+        Raises:
+            ZooError: if the tensors do not fit the configuration exactly.
+
+        >>> import gcpzoo
+        >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+        >>> RunCheckpoint(2, model.config, None, None, None, {}, {}).build()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: its tensors do not fit its configuration: ...
+        """
         with torch.random.fork_rng(devices=[]):
             model = GCPNet.from_config(self.config)
         if wrong := misfit(model.state_dict(), self.state_dict):
-            raise ZooError(f"the checkpoint does not fit its configuration: {wrong}")
+            raise ZooError(f"its tensors do not fit its configuration: {wrong}")
         model.load_state_dict(self.state_dict)
-        model.class_names = self.class_names
-        model.class_descriptions = None if self.class_names is None else class_descriptions(self.class_names)
+        set_classes(model, self.class_names, where="the checkpoint")
         model.preprocessing = self.preprocessing
         return model.eval()
 
 
 def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:
-    """Build the entry that a run adds to Lightning's checkpoint: plain values only."""
+    """Build the entry that a run adds to Lightning's checkpoint: plain values only.
+
+    >>> import gcpzoo
+    >>> describe_run(gcpzoo.create_model("resnet18", "gap", 2, until="layer1"), start=None)["format"]
+    2
+    """
     return {
         "format": FORMAT,
         "library_version": __version__,
@@ -74,6 +93,14 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
 
     Raises:
         ZooError: if the file is missing or damaged, of another program, or of a newer format.
+
+    >>> import tempfile, gcpzoo
+    >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+    >>> state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"state_dict": state, "gcpzoo": describe_run(model, None)}, f"{folder}/last.ckpt")
+    ...     read_run_checkpoint(f"{folder}/last.ckpt").config["head"]
+    'gap'
     """
     content = open_file(path)
     ours = content.get(KEY) if isinstance(content, Mapping) else None
@@ -88,7 +115,9 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
             f"{__version__} and reads formats up to {FORMAT}: pip install -U gcpzoo"
         )
     if not isinstance(content.get("state_dict"), Mapping):
-        raise ZooError(f"{path} holds no state_dict; it is damaged")
+        raise ZooError(f"{path} holds no 'state_dict'; it is damaged")
+    if "num_classes" not in ours["config"]:
+        raise ZooError(f"{path} holds no 'num_classes' in its configuration; it is damaged")
     names = ours.get("class_names")
     kept = ours.get("preprocessing")
     # Lightning's WeightAveraging keeps the averaged weights in state_dict and the current ones elsewhere.

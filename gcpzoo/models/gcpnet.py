@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.heads import create_head, head_arguments
-from gcpzoo.heads.base import check_arguments, head_class
+from gcpzoo.heads import Head, create_head, head_arguments
+from gcpzoo.heads.registry import check_arguments, head_class
 from gcpzoo.models.backbones import FILES, create_backbone
+from gcpzoo.models.base import Backbone
 from gcpzoo.models.preprocessing import Preprocessing
 
 FUSIONS = ("sum", "concat", "all")
@@ -23,14 +26,23 @@ class GCPNet(nn.Module):
     """A backbone, a head and a classifier, with timm's contract for features.
 
     Args:
-        config: what :func:`create_model` takes but for weights, as plain JSON values; see there.
+        backbone: images to features, see :func:`~gcpzoo.models.create_backbone`.
+        head: features to a vector, see :func:`~gcpzoo.heads.create_head`.
+        num_classes: number of classes of the classifier.
+        fusion, hidden, dropout: as in :func:`create_model`.
 
     Attributes:
-        config: the configuration with every choice resolved; ``GCPNet.from_config(model.config)`` is the same network.
+        config: the arguments of :func:`create_model` except weights, every choice resolved, as plain JSON values:
+            ``GCPNet.from_config(model.config)`` is the same network.
         num_features: length of the vector that the classifier sees.
-        class_names: ids of the classes in the order of the logits, where known.
-        class_descriptions: what people read in place of the ids, where known.
+        class_names: ids of the classes in the order of the logits, if known.
+        class_descriptions: what people read in place of the ids, if known.
         preprocessing, record: what a loaded checkpoint knows of itself, else ``None``.
+
+    >>> import torch
+    >>> model = create_model("resnet18", "isqrt", num_classes=10, dim=16, until="layer2").eval()
+    >>> model(torch.zeros(2, 3, 64, 64)).shape, model.num_features
+    (torch.Size([2, 10]), 136)
     """
 
     CONFIG_KEYS = (
@@ -40,18 +52,14 @@ class GCPNet(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
-        head: nn.Module,
+        backbone: Backbone,
+        head: Head,
         num_classes: int,
         fusion: str | None = None,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ZooError(f"num_classes must be at least 1, got {num_classes}")
-        if fusion is not None and fusion not in FUSIONS:
-            raise unknown_name("fusion", fusion, FUSIONS)
         self.backbone, self.head = backbone, head
         self.fusion, self.hidden, self.dropout = fusion, tuple(hidden), dropout
         self.config: dict[str, Any] = {}
@@ -60,21 +68,39 @@ class GCPNet(nn.Module):
         self.preprocessing: Preprocessing | None = None
         self.record: Any = None
         first = backbone.num_features if fusion == "concat" else 0
-        self.num_features: int = head.out_features + first  # type: ignore[operator, assignment]
+        self.num_features: int = head.out_features + first
         self.reset_classifier(num_classes)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> GCPNet:
-        """The network of a configuration, with random weights; unknown keys are an error that names the known ones."""
+        """Build the network of a configuration, with random weights.
+
+        Raises:
+            ZooError: if a key is unknown or missing, or a value cannot work.
+
+        >>> model = GCPNet.from_config({"backbone": "resnet18", "until": "layer1", "num_classes": 3, "dim": 8})
+        >>> model.num_classes, model.config["head"]
+        (3, 'isqrt')
+        """
         for key in config:
             if key not in cls.CONFIG_KEYS:
-                raise unknown_name("key of a model's configuration", key, cls.CONFIG_KEYS)
-        if "backbone" not in config:
-            raise ZooError("a model's configuration needs at least 'backbone'")
+                raise unknown_name("key of a model's configuration", str(key), cls.CONFIG_KEYS)
+        if missing := [key for key in ("backbone", "num_classes") if key not in config]:
+            raise ZooError(
+                "a model's configuration needs at least 'backbone' and 'num_classes', got none for "
+                + " and ".join(map(repr, missing))
+            )
         return create_model(**config)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one for ``num_classes`` classes, started at random."""
+        """Replace the classifier by a new one for ``num_classes`` classes, with random weights.
+
+        >>> model = create_model("resnet18", "gap", num_classes=10, until="layer1")
+        >>> model.reset_classifier(3)
+        >>> model.classifier
+        Linear(in_features=64, out_features=3, bias=True)
+        """
+        _require_whole("num_classes", num_classes)
         sizes = [self.num_features, *self.hidden]
         layers: list[nn.Module] = []
         for size, out in zip(sizes, self.hidden):
@@ -82,36 +108,68 @@ class GCPNet(nn.Module):
         linear = nn.Linear(sizes[-1], num_classes)
         self.classifier: nn.Module = nn.Sequential(*layers, linear) if layers else linear
         if self.fusion == "sum":
-            self.first_classifier = nn.Linear(self.backbone.num_features, num_classes)  # type: ignore[arg-type]
+            self.first_classifier = nn.Linear(self.backbone.num_features, num_classes)
         self.num_classes = num_classes
         self.config["num_classes"] = num_classes
         self.class_names = self.class_descriptions = self.record = None
 
     @property
     def transform(self) -> Any:
-        """The torchvision transform from a PIL image to the network's input, as its metrics were measured."""
+        """The torchvision transform from a PIL image to the network's input, as its metrics were measured.
+
+        >>> from PIL import Image
+        >>> model = create_model("resnet18", "gap", num_classes=10, until="layer1")
+        >>> model.transform(Image.new("RGB", (300, 400))).shape
+        torch.Size([3, 224, 224])
+        """
         return (self.preprocessing or Preprocessing()).transform()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to the backbone's features ``(B, C, h, w)``, or ``(B, C, N, 1)`` for tokens."""
-        return self.backbone(x)
+        """Images ``(B, 3, H, W)`` to the backbone's features ``(B, C, h, w)``, or ``(B, C, N, 1)`` for tokens.
+
+        >>> import torch
+        >>> model = create_model("resnet18", "gap", num_classes=10, until="layer1").eval()
+        >>> model.forward_features(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 64, 16, 16])
+        """
+        features: Tensor = self.backbone(x)
+        return features
 
     def forward_head(self, f: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features to logits ``(B, num_classes)``; with ``pre_logits`` to the vector ``(B, num_features)``."""
-        prefix: int = self.backbone.num_prefix_tokens  # type: ignore[assignment]
+        """Features to logits ``(B, num_classes)``; with ``pre_logits`` to the vector ``(B, num_features)``.
+
+        >>> import torch
+        >>> model = create_model("resnet18", "gap", num_classes=10, until="layer1").eval()
+        >>> f = torch.zeros(1, 64, 16, 16)
+        >>> model.forward_head(f).shape, model.forward_head(f, pre_logits=True).shape
+        (torch.Size([1, 10]), torch.Size([1, 64]))
+        """
+        prefix: int = self.backbone.num_prefix_tokens
         positions = f if self.fusion == "all" else f[:, :, prefix:]
-        v = self.head(positions)
+        v: Tensor = self.head(positions)
         if self.fusion in ("sum", "concat"):
             first = f[:, :, 0, 0] if prefix else f.mean((2, 3))
             if self.fusion == "concat":
                 v = torch.cat([v, first.to(v.dtype)], 1)
         if pre_logits:
             return v
-        dtype = next(self.classifier.parameters()).dtype  # the head answers in float32 at least
-        logits = self.classifier(nn.functional.dropout(v, self.dropout, self.training).to(dtype))
-        return logits + self.first_classifier(first) if self.fusion == "sum" else logits
+        dtype = next(self.classifier.parameters()).dtype  # the head gives at least float32
+        logits: Tensor = self.classifier(nn.functional.dropout(v, self.dropout, self.training).to(dtype))
+        if self.fusion == "sum":
+            logits = logits + self.first_classifier(first)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)`` to logits ``(B, num_classes)``.
+
+        Raises:
+            ZooError: if a second-order head would see a single position, whose covariance is zero.
+
+        >>> import torch
+        >>> model = create_model("resnet18", "isqrt", num_classes=10, dim=16, until="layer1").eval()
+        >>> model(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 10])
+        """
         f = self.forward_features(x)
         if f.shape[2] * f.shape[3] == 1 and self.head.second_order:
             raise ZooError(
@@ -139,42 +197,44 @@ def create_model(
     backbone_weights: str | Path | Mapping[str, Tensor] | None = None,
     allow_partial: bool = False,
 ) -> GCPNet:
-    """Any backbone with any head.
+    """Create a network of any backbone with any head.
 
     Args:
         backbone: a classification network of torchvision, or ``timm:NAME``.
         head: one of ``gcpzoo.list_heads()``.
-        num_classes: classes of the classifier.
-        dim: channels after the reduction layer, or a list (step by step); ``None``: no reduction layer;
+        num_classes: number of classes of the classifier.
+        dim: channels after the reduction layer, or a list to reduce step by step; ``None``: no reduction layer;
             ``"auto"``: the head's own, 256 for most, none for ``gap``, ``mgcrp`` and maps of no more channels.
         head_args: the head's own arguments, e.g. ``{"iterations": 5}``.
         last_stride: 1: the last stage of a ResNet (VGG: the last pooling) keeps the resolution; ``None``: 1 for
-            second-order heads where the backbone has the choice, its own 2 for ``gap``. Set it equal in controls.
+            second-order heads if the backbone has the choice, its own 2 for ``gap``. Use the same in a control.
         until: cut the backbone after this stage, e.g. ``"layer3"``.
-        fusion: also use the class token (or the mean of the positions where there is none): ``"sum"`` of two
-            classifiers' logits, ``"concat"`` of the vectors, ``"all"`` tokens into the head.
+        fusion: also use the class token (if there is none: the mean over the positions): ``"sum"`` adds the logits of
+            two classifiers, ``"concat"`` joins the vectors, ``"all"`` gives all tokens to the head.
         hidden: sizes of hidden layers of the classifier (VGG: ``[4096, 4096]``).
-        dropout: rate of the dropout before the classifier.
-        blocks: parts inserted into a ResNet, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
+        dropout: probability of the dropout before the classifier.
+        blocks: parts to insert into a ResNet, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
         backbone_args: arguments of the backbone's own constructor.
         pretrained_backbone: fetch the backbone's ImageNet weights from torchvision or timm.
         backbone_weights: a local file (safetensors, pth) or a state dict with the backbone's weights.
         allow_partial: accept backbone weights that lack tensors.
 
     Raises:
-        ZooError: unknown names, arguments, stages, and weights that do not fit; each says what there is.
+        ZooError: if a name, argument or stage is unknown, a value cannot work, or weights do not fit.
+
+    >>> import torch
+    >>> model = create_model("resnet18", "isqrt", num_classes=200, dim=64, head_args={"iterations": 3}).eval()
+    >>> model(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 200])
+    >>> create_model("resnet18", "isqr")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unknown head 'isqr': did you mean isqrt?
     """
-    if not 0 <= dropout <= 1:
-        raise ZooError(f"dropout must lie between 0 and 1, got {dropout}")
-    if any(size < 1 for size in hidden):
-        raise ZooError(f"hidden must be positive sizes, got {list(hidden)}")
-    check_arguments(head, head_args or {})
+    _check(backbone, head, num_classes, dim, fusion, hidden, dropout)
+    head_args, blocks = _mapping("head_args", head_args), _mapping("blocks", blocks)
+    backbone_args = _check_backbone_args(backbone_args)
+    check_arguments(head, head_args)
     second_order = head_class(head).second_order
-    backbone_args = dict(backbone_args or {})
-    if files := FILES & set(backbone_args):
-        raise ZooError(
-            f"backbone argument {min(files)!r} would read other files; use pretrained_backbone or backbone_weights"
-        )
     net = create_backbone(
         backbone,
         pretrained_backbone,
@@ -185,16 +245,11 @@ def create_model(
         keep_resolution=second_order,
         **backbone_args,
     )
-    if dim == "auto":
-        dim = head_class(head).default_dim
-        dim = None if dim is None or net.num_features <= dim else dim
-    elif isinstance(dim, str):
-        raise ZooError(f"dim is a number, a list of numbers, none or 'auto', got {dim!r}")
-    if blocks:
-        from gcpzoo.blocks import insert
-
-        insert(net, blocks)
-    pooled = create_head(head, net.num_features, dim, **(head_args or {}))
+    if isinstance(dim, str):  # "auto"
+        own = head_class(head).default_dim
+        dim = None if own is None or net.num_features <= own else own
+    insert(net, blocks)
+    pooled = create_head(head, net.num_features, dim, **head_args)
     model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)
     size = net.input_size
     model.preprocessing = Preprocessing(resize=round(size * 8 / 7), crop=size, mean=net.mean, std=net.std)
@@ -202,14 +257,63 @@ def create_model(
         "backbone": backbone,
         "head": head,
         "dim": list(dim) if isinstance(dim, Sequence) else dim,
-        "head_args": {**head_arguments(head), **copy.deepcopy(dict(head_args or {}))},
+        "head_args": {**head_arguments(head), **copy.deepcopy(head_args)},
         "num_classes": num_classes,
         "last_stride": net.last_stride,
         "until": until,
         "fusion": fusion,
         "hidden": list(hidden),
         "dropout": dropout,
-        "blocks": copy.deepcopy(dict(blocks)) if blocks else None,
+        "blocks": copy.deepcopy(blocks) or None,
         "backbone_args": backbone_args,
     }
     return model
+
+
+def _check(backbone: Any, head: Any, num_classes: Any, dim: Any, fusion: Any, hidden: Any, dropout: Any) -> None:
+    """Refuse values of the wrong type or range before anything is built."""
+    for name, value in (("backbone", backbone), ("head", head)):
+        if not isinstance(value, str):
+            raise ZooError(f"{name} must be a name, got {value!r}")
+    _require_whole("num_classes", num_classes)
+    if dim is not None and dim != "auto" and not _is_whole(dim) and not _are_whole(dim, least=1):
+        raise ZooError(f"dim must be a positive number of channels, a list of such, null or 'auto', got {dim!r}")
+    if fusion is not None and fusion not in FUSIONS:
+        raise unknown_name("fusion", str(fusion), FUSIONS)
+    if not _are_whole(hidden, least=0):
+        raise ZooError(f"hidden must be a list of positive sizes, got {hidden!r}")
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        raise ZooError(f"dropout must be a number between 0 and 1, got {dropout!r}")
+
+
+def _check_backbone_args(value: Any) -> dict[str, Any]:
+    arguments = _mapping("backbone_args", value)
+    if files := FILES & set(arguments):
+        raise ZooError(
+            f"backbone argument {min(files)!r} would read other files; use pretrained_backbone or backbone_weights"
+        )
+    if ours := set(inspect.signature(create_backbone).parameters) & set(arguments):
+        raise ZooError(f"backbone_args must be arguments of the backbone's constructor, got {min(ours)!r}")
+    return arguments
+
+
+def _require_whole(name: str, value: Any) -> None:
+    if not _is_whole(value):
+        raise ZooError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_whole(values: Any, least: int) -> bool:
+    return isinstance(values, list | tuple) and len(values) >= least and all(map(_is_whole, values))
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A dictionary with string keys; ``None`` stands for an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ZooError(f"{name} must be a mapping from names to values, got {value!r}")
+    return dict(value)

@@ -1,7 +1,8 @@
-"""From a image to the tensor a model sees: plain numbers that travel with every checkpoint."""
+"""From an image to the tensor that a model sees: plain numbers, stored with every checkpoint."""
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,11 +22,13 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as an upright one of mode RGB.
+    """Convert any Pillow image to an upright one of mode RGB.
 
-    The EXIF orientation is applied, as people see the image (the plain loaders of torchvision and timm ignore it).
-    Transparent pixels show white, grey is repeated, 16 bits keep their upper 8, 32-bit and float values are
-    clipped to 0…255.
+    The EXIF orientation is applied, as viewers do (the plain loaders of torchvision and timm ignore it). Transparent
+    pixels become white, grey is repeated, 16 bits keep their upper 8, 32-bit and float values are clipped to 0…255.
+
+    >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
     """
     if _turned(image):
         image = ImageOps.exif_transpose(image)
@@ -42,21 +45,29 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class ToRGB(nn.Module):
-    """Pillow images through :func:`to_rgb`; uint8 tensors ``(…, 1 or 3, H, W)`` with a single channel repeated."""
+    """Convert Pillow images by :func:`to_rgb`; repeat the single channel of uint8 tensors ``(…, 1, H, W)``.
+
+    >>> ToRGB()(torch.zeros(1, 4, 4, dtype=torch.uint8)).shape
+    torch.Size([3, 4, 4])
+    """
 
     def forward(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
         if isinstance(image, Image.Image):
             return to_rgb(image)
         if not isinstance(image, Tensor) or image.dtype != torch.uint8:
             kind = f"a {image.dtype} tensor" if isinstance(image, Tensor) else type(image).__name__
-            raise ZooError(f"expected a Pillow image or a uint8 tensor with values 0…255, got {kind}")
+            raise ZooError(f"image must be a Pillow image or a uint8 tensor with values 0…255, got {kind}")
         if image.ndim < 3 or image.shape[-3] not in (1, 3):
-            raise ZooError(f"expected a tensor (…, 3, H, W) or (…, 1, H, W), got shape {tuple(image.shape)}")
+            raise ZooError(f"image must have the shape (…, 3, H, W) or (…, 1, H, W), got {tuple(image.shape)}")
         return image if image.shape[-3] == 3 else image.expand(*image.shape[:-3], 3, *image.shape[-2:])
 
 
 class Views(nn.Module):
-    """A uint8 image ``(3, H, W)`` to its views ``(V, 3, h, w)``: crop and mirrored crop, or the ten crops."""
+    """Take the views ``(V, 3, h, w)`` of a uint8 image ``(3, H, W)``: itself and its mirror image, or the ten crops.
+
+    >>> Views("ten_crop", 4)(torch.zeros(3, 6, 6, dtype=torch.uint8)).shape
+    torch.Size([10, 3, 4, 4])
+    """
 
     def __init__(self, views: str, crop: int | None) -> None:
         super().__init__()
@@ -73,7 +84,7 @@ class Views(nn.Module):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a image before the network: resize, center crop, scale to 0…1, normalize.
+    """What happens to an image before the network: resize, center crop, scale to 0…1, normalize.
 
     Args:
         resize: the shorter side in pixels, or ``(height, width)``; ``None``: the image keeps its size.
@@ -83,7 +94,11 @@ class Preprocessing:
         std: of each channel, in the same units.
 
     Raises:
-        ZooError: a value that cannot work.
+        ZooError: if a value cannot work.
+
+    >>> preprocessing = Preprocessing(resize=256, crop=224)
+    >>> preprocessing.transform()(Image.new("RGB", (640, 480))).shape
+    torch.Size([3, 224, 224])
     """
 
     resize: int | tuple[int, int] | None = 256
@@ -106,22 +121,31 @@ class Preprocessing:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(_is_number(v) for v in value):
-                raise ZooError(f"preprocessing: {name} must be three numbers (red, green, blue), got {value!r}")
+                raise ZooError(f"preprocessing: {name} must be three finite numbers (red, green, blue), got {value!r}")
             object.__setattr__(self, name, tuple(float(v) for v in value))
         if min(self.std) <= 0:
-            raise ZooError(f"preprocessing: std must be positive, got {self.std}")
+            raise ZooError(f"preprocessing: std must be positive, got {list(self.std)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``Preprocessing.from_dict`` takes them back."""
+        """Give plain JSON values, which :meth:`from_dict` takes back.
+
+        >>> Preprocessing(resize=None, crop=32).to_dict()["crop"]
+        32
+        """
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of :meth:`to_dict`; what is missing takes its default.
+        """Invert :meth:`to_dict`; missing values take their defaults.
 
         Raises:
-            ZooError: an unknown key or a value that cannot work.
+            ZooError: if ``values`` is not a mapping, a key is unknown, or a value cannot work.
+
+        >>> Preprocessing.from_dict({"resize": 36, "crop": 32}).interpolation
+        'bilinear'
         """
+        if not isinstance(values, Mapping):
+            raise ZooError(f"preprocessing must be a mapping, got {values!r}")
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -129,11 +153,15 @@ class Preprocessing:
         return cls(**values)
 
     def pixels(self, views: str = "single") -> v2.Transform:
-        """All but the normalization: a Pillow image or uint8 tensor to uint8 ``(3, h, w)``, or ``(V, 3, h, w)``."""
+        """Build all but the normalization: a Pillow image or uint8 tensor to uint8 ``(3, h, w)`` or ``(V, 3, h, w)``.
+
+        >>> Preprocessing(resize=36, crop=32).pixels("mirror")(Image.new("RGB", (64, 48))).shape
+        torch.Size([2, 3, 32, 32])
+        """
         if views not in VIEWS:
             raise unknown_name("views", views, VIEWS)
         if views == "ten_crop" and self.crop is None:
-            raise ZooError("ten_crop needs a preprocessing with a crop; use views='mirror', or set crop")
+            raise ZooError("ten_crop needs a preprocessing with a crop, got crop=None; use views='mirror', or set crop")
         steps: list[nn.Module] = [ToRGB()]
         if self.resize is not None:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
@@ -146,15 +174,25 @@ class Preprocessing:
         return v2.Compose(steps)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 ``(…, 3, h, w)`` on any device to float32: ``(pixels / 255 - mean) / std``."""
-        return F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std), inplace=True)
+        """Turn uint8 ``(…, 3, h, w)`` on any device into float32: ``(pixels / 255 - mean) / std``.
+
+        >>> half = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        >>> half.normalize(torch.full((3, 1, 1), 255, dtype=torch.uint8)).flatten()
+        tensor([1., 1., 1.])
+        """
+        scaled = F.to_dtype(pixels, torch.float32, scale=True)
+        normalized: Tensor = F.normalize(scaled, list(self.mean), list(self.std), inplace=True)
+        return normalized
 
     def transform(self, views: str = "single") -> v2.Transform:
-        """Everything: a Pillow image of any mode, or a uint8 tensor, to a normalized float32 tensor.
+        """Build the whole transform: a Pillow image of any mode, or a uint8 tensor, to a normalized float32 tensor.
 
         Args:
             views: ``single``: ``(3, h, w)``; ``mirror``: the crop and its mirror image, ``(2, 3, h, w)``; ``ten_crop``:
                 the four corners, the center and their mirror images, ``(10, 3, h, w)``. Logits are averaged over views.
+
+        >>> Preprocessing(resize=36, crop=32).transform()(Image.new("RGB", (64, 48))).dtype
+        torch.float32
         """
         scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
         return v2.Compose([*self.pixels(views).transforms, *scale])
@@ -162,8 +200,8 @@ class Preprocessing:
 
 def _turned(image: Image.Image) -> bool:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except (SyntaxError, ValueError, OSError, struct.error):  # a broken EXIF block does not make a broken image
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
+    except (SyntaxError, ValueError, OSError, struct.error):  # a broken EXIF block does not make an image unreadable
         return False
 
 
@@ -172,4 +210,4 @@ def _is_size(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Weights in files: opened without running code from them, and compared with the network that is to hold them."""
+"""Weights in files: open them without running code, and compare them with the network that is to hold them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from gcpzoo.errors import ZooError
 
@@ -19,29 +21,48 @@ WRAPPERS = ("state_dict", "model")
 
 
 def open_file(path: str | Path) -> Any:
-    """Open a safetensors file, or a PyTorch file with ``weights_only=True``: nothing in it is executed.
+    """Open a safetensors file, or a PyTorch file with ``weights_only=True``: no code in it is run.
 
     Args:
-        path: the file; ``.safetensors`` is told by its suffix.
+        path: the file; ``.safetensors`` is recognized by its suffix.
 
     Returns:
         What the file holds, its tensors on the CPU.
 
     Raises:
         ZooError: if the file is missing, damaged, or holds anything but tensors and plain values.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"epoch": 3, "weight": torch.ones(2)}, f"{folder}/net.pth")
+    ...     open_file(f"{folder}/net.pth")
+    {'epoch': 3, 'weight': tensor([1., 1.])}
     """
     path = Path(path)
     if not path.is_file():
-        raise ZooError(f"no file {str(path)!r}")
+        raise ZooError(f"no weights file {str(path)!r}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, torch, zipfile and pickle raise errors without a common class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ZooError(
-            f"{str(path)!r} cannot be read: {reason} (expected safetensors, or a PyTorch file of tensors only)"
+            f"{str(path)!r} cannot be read as weights: {_reason(path, error)}; "
+            "expected safetensors, or a PyTorch file of tensors only"
         ) from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Say in one line why a file was refused, without PyTorch's advice to load it unsafely."""
+    if not isinstance(error, UnpicklingError):
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    try:
+        objects = get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # an old format, or no PyTorch file at all
+        objects = []
+    if objects:
+        return f"it holds more than tensors ({', '.join(objects[:3])}); none of it was run"
+    return "it is damaged or holds more than tensors; none of it was run"
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -49,6 +70,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ZooError: if the file cannot be opened or holds no tensors.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"epoch": 3, "state_dict": {"module.weight": torch.ones(2)}}, f"{folder}/net.pth")
+    ...     read_tensors(f"{folder}/net.pth")
+    {'weight': tensor([1., 1.])}
     """
     state = open_file(path)
     for key in WRAPPERS:
@@ -63,7 +90,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Misfit:
-    """How a file's tensors differ from those that a network expects. False when they fit.
+    """How a file's tensors differ from those that a network expects; false if they fit.
 
     Attributes:
         missing: names that the network has and the file lacks.
@@ -84,13 +111,18 @@ class Misfit:
         return bool(self.missing or self.unexpected or self.misshapen)
 
     def __str__(self) -> str:
-        counts = f"{len(self.missing)} missing, {len(self.unexpected)} unexpected and {len(self.misshapen)} misshapen tensors"
+        missing, unexpected, misshapen = len(self.missing), len(self.unexpected), len(self.misshapen)
         first = (*self.unexpected, *self.misshapen, *self.missing)[:1]
-        return f"{counts}, such as {first[0]!r}" if first else counts
+        example = f", such as {first[0]!r}" if first else ""
+        return f"{missing} missing, {unexpected} unexpected and {misshapen} misshapen tensors{example}"
 
 
 def misfit(expected: Shapes, found: Shapes) -> Misfit:
-    """Compare the names and shapes of two sets of tensors (or of shapes)."""
+    """Compare the names and shapes of two sets of tensors (or of shapes).
+
+    >>> bool(misfit({"weight": (2, 3)}, {"weight": torch.zeros(2, 3)}))
+    False
+    """
 
     def shape(value: Any) -> tuple[int, ...]:
         return tuple(value.shape) if isinstance(value, Tensor) else tuple(value)

@@ -11,7 +11,7 @@ import torch
 
 from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet
 
 
@@ -73,7 +73,7 @@ class Predictor:
 
     def __call__(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Answer]:
         """Answer for each file in turn; one that cannot be read gives an answer with ``error``."""
-        for path in map(os.fspath, paths):
+        for path in (os.fspath(p) for p in paths):
             try:
                 image = read_image(path)
             except ImageError as error:

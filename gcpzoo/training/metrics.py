@@ -20,6 +20,6 @@ class MeanClassAccuracy(MulticlassConfusionMatrix):
     """
 
     def compute(self) -> Tensor:
-        counts = super().compute().double()
+        counts = super().compute().float()  # MPS has no float64
         images = counts.sum(1)
-        return (counts.diag() / images)[images > 0].mean().float()
+        return (counts.diag() / images)[images > 0].mean()

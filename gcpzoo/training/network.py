@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.load import load
+from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet, create_model
 
 START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")

@@ -86,7 +86,9 @@ class OptimizerConfig:
         return self._optimizer(parameter_groups(model, self), fused)
 
     def _optimizer(self, groups: list[dict[str, Any]], fused: bool = True) -> Optimizer:
-        known = {n: c for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
+        known: dict[str, Any] = {
+            n: c for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)
+        }
         known.pop("Optimizer")
         if self.name not in known:
             raise unknown_name("optimizer", self.name, known)
@@ -99,7 +101,8 @@ class OptimizerConfig:
             if key not in accepted:
                 raise unknown_name(f"argument of optimizer {self.name}", key, accepted)
         try:
-            return known[self.name](groups, lr=self.lr, weight_decay=self.weight_decay, **arguments)
+            optimizer: Optimizer = known[self.name](groups, lr=self.lr, weight_decay=self.weight_decay, **arguments)
+            return optimizer
         except (TypeError, ValueError) as error:
             raise ZooError(f"optimizer {self.name} cannot take its arguments: {error}") from error
 

@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
-from gcpzoo.models.backbones import find_modules
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.surgery import find_modules
 from gcpzoo.training.checks import check_ranges
 from gcpzoo.training.metrics import MeanClassAccuracy
 from gcpzoo.training.network import START_OPTIONS, build_network
@@ -175,7 +175,7 @@ class ClassificationTask(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the classes and the preprocessing from the data, and refuse data of other classes."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if stage == "predict" or not hasattr(data, "class_names"):
             return
         if data.num_classes != self.model.num_classes:

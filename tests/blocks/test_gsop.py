@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from module_tester import GOLDEN, Compiles, Exports, ModuleTester, features, relative
+from module_tester import GOLDEN, Compiles, Exports, ModuleTester, features, noise, relative
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
@@ -155,7 +155,7 @@ def test_net1_and_net2_are_configurations() -> None:
     net2 = create_model("resnet18", "isqrt", 3, dim=8, head_args={"iterations": 3}, blocks={"gsop": args})
     for net, inserted in ((net1, 4), (net2, 3)):
         assert sum(isinstance(m, GSoPBlock) for m in net.modules()) == inserted
-        assert net.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+        assert net.eval()(noise(1, 3, 64, 64)).shape == (1, 3)
 
 
 def test_weights_of_the_plain_network_keep_their_names() -> None:
@@ -177,7 +177,7 @@ def test_weights_of_the_plain_network_keep_their_names() -> None:
         ({"gsop": {"stages": [1, 1]}}, "different stages"),
         ({"gsop": {"attention": "chanel"}}, "did you mean channel"),
         ({"gsop": {"attention_dim": 0}}, "attention_dim must be at least 1"),
-        ({"gsop": [1]}, "are a mapping"),
+        ({"gsop": [1]}, "must be a mapping, got"),
     ],
 )
 def test_mistakes_are_named_with_their_remedy(blocks: dict[str, Any], message: str) -> None:

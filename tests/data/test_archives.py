@@ -7,7 +7,7 @@ from image_files import truncate, write
 from scipy.io import savemat
 
 from gcpzoo.data import CUB200, FGVCAircraft, ImageError, ImageNet, StanfordCars
-from gcpzoo.data.imagenet import imagenet_classes
+from gcpzoo.data.classes import imagenet_classes
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -243,7 +243,7 @@ class TestImageNet:
         return ImageNet(str(root), image_size=14, workers=0)
 
     def test_the_classes_are_the_thousand_sorted_wnids(self):
-        wnids, names = imagenet_classes()
+        wnids, names = list(imagenet_classes()), list(imagenet_classes().values())
         assert len(wnids) == len(names) == 1000
         assert wnids == sorted(wnids)
         assert (wnids[0], names[0], wnids[999], names[999]) == (
@@ -258,7 +258,8 @@ class TestImageNet:
         data.setup()
         assert data.num_classes == 1000
         assert [label for _, label in data.samples("train")] == [0, 0, 22, 22, 999, 999]
-        assert data.class_names[22] == "bald eagle, American eagle, Haliaeetus leucocephalus"
+        assert data.class_names[22] == "n01614925"
+        assert data.class_descriptions[22] == "bald eagle, American eagle, Haliaeetus leucocephalus"
         assert data.preprocessing == Preprocessing(16, 14)
 
     def test_the_official_validation_images_are_the_test(self, tmp_path):

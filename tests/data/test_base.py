@@ -156,9 +156,9 @@ def test_the_record_is_plain_json(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch_size": 0}, "batch_size must lie between 1"),
-        ({"workers": -1}, "workers must lie between 0"),
-        ({"image_size": 0}, "image_size must lie between 1"),
+        ({"batch_size": 0}, "batch_size must be between 1"),
+        ({"workers": -1}, "workers must be between 0"),
+        ({"image_size": 0}, "image_size must be between 1"),
         ({"views": "tencrop"}, "did you mean ten_crop"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"preprocessing": Preprocessing(resize=32, crop=None)}, "cannot form a batch"),
@@ -182,7 +182,7 @@ class TestDigits:
         assert pixels.shape == (64, 3, 48, 48)
         assert (pixels.min(), pixels.max()) == (0, 255)
 
-    def test_a_image_of_a_digit_gives_what_the_loader_gives(self):
+    def test_an_image_of_a_digit_gives_what_the_loader_gives(self):
         data = Digits()
         pixels, _ = data.test_dataloader().dataset[7]
         image = data.reader(train=False)(data.samples("test")[7][0])

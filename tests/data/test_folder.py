@@ -76,13 +76,13 @@ def test_the_classes_of_a_model_give_the_labels(tmp_path):
     data.setup("test")
     assert [label for _, label in data.samples("test")] == [2, 0]
     assert data.num_classes == 3
-    with pytest.raises(ZooError, match=r"no train split in .*, there is test"):
+    with pytest.raises(ZooError, match=r"no train split in .*; available: test"):
         data.setup("fit")
 
 
 def test_a_test_folder_that_is_missing_is_told(tmp_path):
     data = ImageFolder(lay_out(tmp_path, train={"a": 1, "b": 1}, val={"a": 1, "b": 1}))
-    with pytest.raises(ZooError, match=r"no test split in .*, there is train, val"):
+    with pytest.raises(ZooError, match=r"no test split in .*; available: train, val"):
         data.setup("test")
 
 

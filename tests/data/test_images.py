@@ -1,4 +1,6 @@
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from gcpzoo.data.base import Images
 from gcpzoo.data.images import ImageError, check_images, fault, list_images, read_image, read_pixels
+from gcpzoo.models.preprocessing import to_rgb
 
 DECODERS = 2  # levels of 256: both are libjpeg-turbo, perhaps of two versions; CMYK to RGB rounds in either's own way
 
@@ -64,9 +67,9 @@ def spoil(folder) -> dict[str, str]:
         "cut.png": "truncated",
         "cut.webp": "",
         "empty.jpg": "",
-        "page.jpg": "not a image",
+        "page.jpg": "not an image",
         "missing.jpg": "no such file",
-        "pipe.jpg": "no regular file",
+        "pipe.jpg": "not a regular file",
     }
 
 
@@ -112,7 +115,7 @@ def test_the_check_counts_all_bad_files_and_names_ten(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tmp_path):
+def test_an_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tmp_path):
     write(tmp_path, ["a.jpg"], 200, 150)
     truncate(tmp_path / "a.jpg")
     loader = DataLoader(Images([(str(tmp_path / "a.jpg"), 0)], read_image, F.pil_to_tensor), num_workers=workers)
@@ -131,7 +134,96 @@ def test_images_are_listed_by_suffix_and_the_rest_is_told(tmp_path):
     assert others == [str(tmp_path / "notes.txt"), str(tmp_path / "phone.heic")]
 
 
-def test_a_image_of_16_bits_keeps_its_upper_8(tmp_path):
+def test_an_image_of_16_bits_keeps_its_upper_8(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)).save(path)
     assert np.array_equal(np.asarray(read_image(path))[..., 0].ravel(), np.arange(4096) // 16)
+
+
+def every_mode() -> dict[str, Image.Image]:
+    """An image of every mode that a file can have, by file name."""
+    rgb, rng = photo(40, 30), np.random.default_rng(0)
+    alpha = Image.fromarray(rng.integers(0, 256, (30, 40), dtype=np.uint8))
+    clear = rgb.copy()
+    clear.putalpha(alpha)
+    palette = rgb.convert("P")
+    deep = rng.integers(0, 2**16, (30, 40), dtype=np.uint16)
+    return {
+        "bits.png": rgb.convert("1"),
+        "grey.png": rgb.convert("L"),
+        "grey_alpha.png": clear.convert("LA"),
+        "palette.png": palette,
+        "palette_clear.png": palette,
+        "rgb.png": rgb,
+        "rgb_clear.png": rgb,
+        "rgba.png": clear,
+        "rgba.webp": clear,
+        "deep.png": Image.fromarray(deep),
+        "deep.tif": Image.fromarray(deep),
+        "int32.tif": Image.fromarray(deep.astype(np.int32) // 200),
+        "float.tif": Image.fromarray(deep.astype(np.float32) / 200),
+        "cmyk.tif": rgb.convert("CMYK"),
+        "ycbcr.tif": rgb.convert("YCbCr"),
+        "palette.gif": palette,
+        "turned.png": rgb,
+        "grey.jpg": rgb.convert("L"),
+        "rgb.jpg": rgb,
+        "stored_as_rgb.jpg": rgb,
+        "cmyk.jpg": rgb.convert("CMYK"),
+        "turned.jpg": rgb,
+        "turned_by_xmp.jpg": rgb,
+    }
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("name", every_mode())
+def test_both_readers_give_the_pixels_of_to_rgb(name, tmp_path):
+    image, path = every_mode()[name], str(tmp_path / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    options = {
+        "palette_clear.png": {"transparency": 3},
+        "rgb_clear.png": {"transparency": image.getpixel((0, 0))},
+        "turned.png": {"exif": exif},
+        "turned.jpg": {"exif": exif},
+        "turned_by_xmp.jpg": {"xmp": XMP},
+        "stored_as_rgb.jpg": {"keep_rgb": True},
+        "rgba.webp": {"lossless": True},
+    }
+    image.save(path, **options.get(name, {}))
+    with Image.open(path) as opened:
+        expected = F.pil_to_tensor(to_rgb(opened))
+    exact, fast = read_image(path), read_pixels(path)
+    assert exact.mode == "RGB"
+    assert torch.equal(F.pil_to_tensor(exact), expected)
+    assert expected.shape == ((3, 40, 30) if name.startswith("turned") else (3, 30, 40))
+    # JPEG has two decoders (see DECODERS); everything else has one, and must be equal
+    assert (fast.int() - expected.int()).abs().max() <= (DECODERS if name.endswith(".jpg") else 0)
+
+
+def test_jpegs_of_every_quality_and_subsampling_agree_within_the_tolerance(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    for quality in (10, 75, 100):
+        for subsampling in (0, 1, 2):
+            path = str(tmp_path / f"{quality}_{subsampling}.jpg")
+            noise.save(path, quality=quality, subsampling=subsampling)
+            difference = read_pixels(path).int() - F.pil_to_tensor(read_image(path)).int()
+            assert difference.abs().max() <= DECODERS
+
+
+def test_nothing_else_in_the_package_opens_an_image_file():
+    import gcpzoo
+
+    package = Path(gcpzoo.__file__).parent
+    users = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\bImage\.open\(|datasets import ImageFolder", path.read_text(encoding="utf-8"))
+    }
+    elsewhere = {"hub/card.py"}  # a line of code that the card shows
+    assert users - elsewhere <= {"data/images.py", "cli/commands.py", "experiments/verify.py"}

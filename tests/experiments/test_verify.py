@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import json
@@ -14,7 +13,7 @@ from PIL import Image
 from test_convert import small_resnet
 
 import gcpzoo
-from gcpzoo.cli.hub import add_parser
+from gcpzoo.cli.main import parser as command_parser
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments import verify
 from gcpzoo.experiments.verify import golden_logits, top1
@@ -51,9 +50,7 @@ def fitted(small: gcpzoo.GCPNet, images: Path) -> gcpzoo.GCPNet:
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(arguments)
+    args = command_parser().parse_args(arguments)
     return args.handler(args)
 
 

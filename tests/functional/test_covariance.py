@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from module_tester import noise
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gcpzoo.functional import covariance, triangle
 
 
 def test_covariance_is_the_biased_one_of_numpy() -> None:
-    x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    x = noise(2, 5, 3, 4, dtype=torch.float64)
     expected = torch.stack([torch.cov(sample, correction=0) for sample in x.flatten(2)])
     torch.testing.assert_close(covariance(x), expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from gcpzoo.functional import adaptive_drop_rate
+from gcpzoo.functional import adaptive_drop_rate, channel_importance, covariance
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -36,6 +37,21 @@ def test_rate_is_the_same_in_all_processes_and_that_of_the_whole_batch(tmp_path:
     assert first == second
     assert torch.allclose(first, whole)
     assert 0 < whole < 1
+
+
+@pytest.mark.parametrize("d", [2, 8, 64])
+def test_rate_is_its_formula_averaged_over_the_batch(d: int) -> None:
+    x, importance = (t[:, :d].double() for t in batch())
+    cosines = torch.nn.functional.cosine_similarity(importance, covariance(x).sum(2), dim=1)
+    expected = (1 - 10 / math.log2(d) * cosines.mean()).clamp(0, 1)
+    torch.testing.assert_close(adaptive_drop_rate(x, importance), expected)
+
+
+def test_importance_is_the_softmax_of_a_convolution_over_channels() -> None:
+    x, weight = batch()[0], torch.tensor([[[0.5, 2.0, -1.0]]])
+    mean = torch.nn.functional.pad(x.mean(2), (1, 1))
+    expected = (0.5 * mean[:, :-2] + 2 * mean[:, 1:-1] - mean[:, 2:]).softmax(1)
+    torch.testing.assert_close(channel_importance(x, weight), expected)
 
 
 def test_channels_that_matter_as_they_covary_are_all_kept() -> None:

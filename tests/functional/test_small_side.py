@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from module_tester import noise
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -71,7 +72,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize(("d", "m"), SHAPES)
 @pytest.mark.parametrize(("f", "textbook"), PAIRS[:2])
 def test_float32_roots_agree_with_the_textbook_in_float64(f: Function, textbook: Function, d: int, m: int) -> None:
-    x, c = features(d, m), torch.randn(2, d, d)
+    x, c = features(d, m), noise(2, d, d, seed=1)
     out, grad = value_and_gradient(f, x, c)
     exact, exact_grad = value_and_gradient(textbook, x.double(), c.double())
     assert relative(out, exact) < 1e-5
@@ -81,7 +82,7 @@ def test_float32_roots_agree_with_the_textbook_in_float64(f: Function, textbook:
 @pytest.mark.parametrize(("d", "m"), SHAPES)
 @pytest.mark.parametrize(("f", "textbook"), PAIRS[2:])
 def test_spectral_functions_agree_with_the_textbook(f: Function, textbook: Function, d: int, m: int) -> None:
-    x, c = features(d, m), torch.randn(2, d, d)
+    x, c = features(d, m), noise(2, d, d, seed=1)
     assert relative(f(x), textbook(x)) < 1e-6  # rounding of the float32 result
     # No reference by eigh's own gradient, which divides by gaps between null eigenvalues: a central difference instead.
     x, step = x.double(), 1e-6 * features(d, m).double().flip(0)
@@ -101,14 +102,14 @@ def test_the_side_changes_without_a_jump(f: Function, _: Function, m: int) -> No
 @pytest.mark.parametrize(("d", "m"), [(3, 5), (5, 3), (4, 4)])
 @pytest.mark.parametrize("f", [f for f, _ in PAIRS])
 def test_gradients_are_derivatives_on_either_side(f: Function, d: int, m: int) -> None:
-    x = torch.randn(2, d, m, dtype=torch.float64, requires_grad=True)
+    x = noise(2, d, m, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(f, x)
 
 
 @pytest.mark.parametrize("f", [f for f, _ in PAIRS])
 @pytest.mark.parametrize(("d", "m"), [(4, 9), (9, 4), (224, 200)])
 def test_one_sample_that_is_not_finite_leaves_the_others_alone(f: Function, d: int, m: int) -> None:
-    x = torch.randn(3, d, m)
+    x = noise(3, d, m)
     good = f(x)
     x[1, 0, 0] = torch.nan
     bad = f(x)
@@ -122,7 +123,7 @@ def test_one_sample_that_is_not_finite_leaves_the_others_alone(f: Function, d: i
 def test_zero_small_and_large_features_have_finite_values_and_gradients(
     f: Function, scale: float, d: int, m: int
 ) -> None:
-    out, grad = value_and_gradient(f, scale * torch.randn(2, d, m), torch.randn(2, d, d))
+    out, grad = value_and_gradient(f, scale * noise(2, d, m), noise(2, d, d, seed=1))
     assert out.isfinite().all()
     assert grad.isfinite().all()
     if scale == 0 and f is not matrix_log:
@@ -140,7 +141,7 @@ def test_isqrt_keeps_at_most_a_quarter_of_what_the_textbook_keeps(way: Function,
             return t
 
         with saved_tensors_hooks(pack, lambda t: t):
-            out = f(torch.randn(1, d, m, requires_grad=True))
+            out = f(noise(1, d, m).requires_grad_())
         del out
         return sum(storages.values())
 
@@ -149,7 +150,7 @@ def test_isqrt_keeps_at_most_a_quarter_of_what_the_textbook_keeps(way: Function,
 
 @pytest.mark.parametrize("n", [BLOCK, 3 * BLOCK, 3 * BLOCK + 5])
 def test_symmetric_product_by_blocks_is_the_product(n: int) -> None:
-    a = torch.randn(2, n, n, dtype=torch.float64)
+    a = noise(2, n, n, dtype=torch.float64)
     a = a + a.mT
     b, c = a @ a / n, a * 0.5 + torch.eye(n)
     with torch.no_grad():
@@ -162,6 +163,6 @@ def test_any_symmetric_function_is_differentiated_by_ordinary_autograd(d: int, m
     def square(x: Tensor) -> Tensor:
         return symmetric_function(x, lambda a: a @ a, lambda a: a)
 
-    x = torch.randn(2, d, m, dtype=torch.float64, requires_grad=True)
+    x = noise(2, d, m, dtype=torch.float64).requires_grad_()
     torch.testing.assert_close(square(x), covariance(x) @ covariance(x))
     assert torch.autograd.gradcheck(square, x)

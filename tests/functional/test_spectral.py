@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from module_tester import noise
 from torch import Tensor
 
 from gcpzoo.functional import matrix_log, matrix_power, newton_schulz_sqrt, spectral_function
@@ -14,7 +15,7 @@ from gcpzoo.functional.spectral import loewner, spread
 @pytest.mark.parametrize("norm", [None, "l2", "frobenius"])
 @pytest.mark.parametrize(("d", "m"), [(3, 5), (5, 3)])
 def test_powers_and_their_norms_have_exact_gradients(alpha: float, norm: str | None, d: int, m: int) -> None:
-    x = torch.randn(2, d, m, dtype=torch.float64, requires_grad=True)
+    x = noise(2, d, m, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: matrix_power(x, alpha, norm), x)
     power = matrix_power(x, alpha, norm)
     if norm is not None:
@@ -23,14 +24,14 @@ def test_powers_and_their_norms_have_exact_gradients(alpha: float, norm: str | N
 
 
 def test_power_one_is_the_covariance() -> None:
-    x = torch.randn(2, 6, 4, dtype=torch.float64)
+    x = noise(2, 6, 4, dtype=torch.float64)
     torch.testing.assert_close(matrix_power(x, 1.0, center=False), x @ x.mT / 4)
 
 
 @pytest.mark.parametrize("m", [4, 8])
 def test_repeated_eigenvalues_have_the_exact_gradient(m: int) -> None:
-    q = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q[None, :6, :m] if m == 8 else None
-    x = torch.linalg.qr(torch.randn(1, 6, 4, dtype=torch.float64)).Q if q is None else q
+    q = torch.linalg.qr(noise(8, 8, dtype=torch.float64)).Q[None, :6, :m] if m == 8 else None
+    x = torch.linalg.qr(noise(1, 6, 4, dtype=torch.float64)).Q if q is None else q
     x = x.clone().requires_grad_()  # orthonormal columns (rows): all non-zero eigenvalues are equal
     for f in (matrix_power, matrix_log, newton_schulz_sqrt):
         assert torch.autograd.gradcheck(lambda x, f=f: f(x, center=False), x)
@@ -38,7 +39,7 @@ def test_repeated_eigenvalues_have_the_exact_gradient(m: int) -> None:
 
 @pytest.mark.parametrize("d", [3, 7])
 def test_dead_channels_get_zeros_and_finite_gradients(d: int) -> None:
-    x = torch.randn(2, d, 5, dtype=torch.float64)
+    x = noise(2, d, 5, dtype=torch.float64)
     x[:, -1] = 0
     x.requires_grad_()
     root = matrix_power(x)
@@ -62,7 +63,7 @@ def test_a_function_may_use_the_whole_spectrum() -> None:
         return w * spectrum.square().sum(1, keepdim=True)
 
     for d, m in ((3, 6), (6, 3)):
-        x = torch.randn(2, d, m, dtype=torch.float64, requires_grad=True)
+        x = noise(2, d, m, dtype=torch.float64).requires_grad_()
         sigma = x @ x.mT / m
         expected = sigma * torch.linalg.matrix_norm(sigma, keepdim=True).square()
         torch.testing.assert_close(spectral_function(x, scaled, center=False), expected)

@@ -101,7 +101,19 @@ def test_all_rules_share_the_exact_value() -> None:
 
 
 def test_unknown_rules_are_named_with_the_known() -> None:
-    with pytest.raises(ValueError, match="one of exact, newton, original"):
+    with pytest.raises(ValueError, match="unknown backward rule 'pad': did you mean pade"):
         svd_sqrt(data(), "pad")
-    with pytest.raises(ValueError, match="one of original, pade"):
+    with pytest.raises(ValueError, match="unknown rule 'newton'"):
         surrogate_sqrt(data(), "newton")
+
+
+def test_rules_have_their_published_constants() -> None:
+    w = torch.tensor([[0.5, 1.0, 1.0 + 2.0**-40]], dtype=torch.float64)
+    exact = RULES["original"](w)
+    assert float(exact[0, 2, 1]) == 2.0**40
+    assert torch.equal(RULES["pade"](w)[0, 2, :2], exact[0, 2, :2])
+    assert float(RULES["trunc"](w)[0, 2, 1]) == 1e10
+    assert float(RULES["trunc"](w)[0, 1, 2]) == -1e10
+    for rule, terms in (("taylor", 101), ("power_iteration", 19)):  # degree 100, and 19 iterations
+        # Almost equal eigenvalues: every term of the series is 1.
+        assert float(RULES[rule](w)[0, 2, 1]) == pytest.approx(terms, rel=1e-9)

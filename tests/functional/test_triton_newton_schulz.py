@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from module_tester import noise
 
 from gcpzoo.functional.newton_schulz import iterate
 
@@ -25,10 +26,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_kernel_gives_value_and_derivative_of_the_chain(
     kernel: ModuleType, n: int, iterations: int, divided: bool
 ) -> None:
-    a = torch.randn(2, n, 2 * n)
+    a = noise(2, n, 2 * n)
     a = a @ a.mT
     a /= a.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    direction = torch.randn(2, n, n)
+    direction = noise(2, n, n, seed=1)
     direction = direction + direction.mT
     value, derivative = kernel.iterate(a, iterations, divided, direction)
     expected, expected_derivative = iterate(a, iterations, divided, direction)
@@ -42,10 +43,10 @@ def test_kernel_gives_value_and_derivative_of_the_chain(
 
 
 def test_three_products_in_bfloat16_make_up_for_most_of_its_rounding(kernel: ModuleType) -> None:
-    a = torch.randn(2, 49, 98)
+    a = noise(2, 49, 98)
     a = a @ a.mT
     a /= a.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    direction = torch.randn(2, 49, 49)
+    direction = noise(2, 49, 49, seed=1)
     direction = direction + direction.mT
     expected = iterate(a.double(), 5, False, direction.double())
     for found, exact in zip(kernel.iterate(a, 5, False, direction, "bf16x3"), expected):
@@ -59,10 +60,27 @@ def test_kernel_is_off_unless_asked_for_and_never_on_the_cpu(
     kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kernel.precision(torch.eye(4)[None]) is None
-    monkeypatch.setenv("GCPZOO_TRITON", "ieee")
+    monkeypatch.setenv("GCPZOO_TRITON", "bf16x3")
+    assert kernel.precision(torch.eye(4)[None]) is None
+    monkeypatch.setenv("GCPZOO_TRITON", "")
     assert kernel.precision(torch.eye(4)[None]) is None
 
 
 def test_matrices_above_the_limit_are_refused(kernel: ModuleType) -> None:
     with pytest.raises(ValueError, match="at most 256 rows, got 257"):
         kernel.iterate(torch.zeros(1, 257, 257), 5, False)
+
+
+@pytest.mark.parametrize(("precision", "rows"), [("bf16x3", 128), ("tf32x3", 64), ("tf32", 64)])
+def test_larger_matrices_than_can_be_launched_take_the_products(
+    precision: str, rows: int, kernel: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnDevice:
+        is_cuda, dtype = True, torch.float32
+
+        def __init__(self, n: int) -> None:
+            self.shape = (1, n, n)
+
+    monkeypatch.setenv("GCPZOO_TRITON", precision)
+    assert kernel.precision(OnDevice(rows)) == precision
+    assert kernel.precision(OnDevice(rows + 1)) is None

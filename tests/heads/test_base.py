@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from module_tester import features, relative
 
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import ROOTS, covariance, square_root
-from gcpzoo.heads import create_head, head_arguments, list_heads
+from gcpzoo.heads import base, create_head, head_arguments, list_heads
+from gcpzoo.heads.registry import head_class
 
 NAMES = [
     "bcnn",
@@ -49,14 +52,20 @@ def test_all_published_heads_are_registered() -> None:
     [
         ("isqr", {}, "unknown head 'isqr': did you mean isqrt"),
         ("isqrt", {"iteration": 3}, "did you mean iterations"),
-        ("isqrt", {"iterations": 0}, "iterations must be at least 1"),
+        ("isqrt", {"iterations": 0}, "iterations must be at least 1, got 0"),
+        ("isqrt", {"iterations": 2.5}, "iterations must be a whole number, got 2.5"),
+        ("isqrt", {"root": 3}, "unknown root '3'"),
+        ("isqrt", {"cov_groups": 0}, "cov_groups must be at least 1, got 0"),
+        ("mpn_cov", {"alpha": "half"}, "alpha must be positive, got 'half'"),
+        ("mpn_cov", {"alpha": float("nan")}, "alpha must be positive, got nan"),
+        ("mgcrp", {"alpha": -1.0}, "alpha must be positive, got -1.0"),
         ("isqrt", {"root": "svd_pad"}, "did you mean svd_pade"),
         ("isqrt", {"dim": 0}, "dim must be a positive number"),
-        ("isqrt", {"dim": 6, "groups": 4}, "groups=4 does not divide"),
-        ("isqrt", {"cov_groups": 3}, "cov_groups=3 does not divide 8 channels"),
+        ("isqrt", {"dim": 6, "groups": 4}, "groups must divide the reduction's 8 and 6 channels, got 4"),
+        ("isqrt", {"cov_groups": 3}, "cov_groups must divide the 8 channels, got 3"),
         ("isqrt", {"dim": 4, "reduction": "relu7"}, "did you mean relu"),
         ("mpn_cov", {"alpha": 0}, "alpha must be positive"),
-        ("mpn_cov", {"norm": "fro"}, "unknown norm 'fro'"),
+        ("mpn_cov", {"norm": "fro"}, "norm must be None, 'l2' or 'frobenius', got 'fro'"),
         ("mpn_cov", {"norm": "l2", "logarithm": True}, "stands alone"),
         ("svd_pade", {"backward": "pade"}, "'published' or 'exact'"),
         ("seb", {"backward": "orginal"}, "did you mean original"),
@@ -173,6 +182,39 @@ def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         again(inner)
     assert set(kept) <= {inner.untyped_storage().data_ptr()}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_recomputing_gives_the_parameters_the_same_gradient(autocast: bool) -> None:
+    head = create_head("isqrt", in_features=16, dim=8)
+    again = copy.deepcopy(head)
+    again.recompute = True  # type: ignore[attr-defined]
+    x = features(2, 16, 5, 5)
+    for each in (head, again):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            each(x).square().sum().backward()
+    for a, b in zip(head.parameters(), again.parameters(), strict=True):
+        assert a.grad is not None
+        assert a.grad.abs().max() > 0
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_without_gradients_nothing_is_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = create_head("isqrt", in_features=4)
+    head.recompute = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(base, "checkpoint", None)
+    with torch.no_grad():
+        assert head(features(1, 4, 3, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_says_in_its_own_first_line_what_it_is_and_where_it_comes_from(name: str) -> None:
+    doc = inspect.cleandoc(head_class(name).__dict__["__doc__"])
+    first, rest = doc.split("\n", 1)
+    assert re.fullmatch(r"[A-Zi][^:`\\]*(: [^:`\\]+)?\.", first), first  # plain text, one sentence
+    assert rest.startswith("\n")
+    (source,) = [p for p in doc.split("\n\n") if p.startswith("Source: ")]
+    assert re.match(r'Source: [A-Z][\w .-]+, "[^"]+",\s[A-Za-z].*\b20\d\d\b|.*arXiv \d{4}\.\d{5}', source, re.DOTALL)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

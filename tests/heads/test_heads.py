@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from module_tester import Compiles, Exports, ModuleTester, features, relative
+from module_tester import Compiles, Exports, ModuleTester, features, noise, relative
 from torch import Tensor, nn
 
 from gcpzoo.errors import ZooError
@@ -249,7 +249,7 @@ class TestMgcrp(Compiles, Exports, HeadTester):
 
     def test_third_projection_of_released_weights_is_dropped(self) -> None:
         head = self.make()
-        weight = torch.rand(3 * 2 * 3, self.channels)
+        weight = noise(3 * 2 * 3, self.channels)
         head.load_state_dict({**head.state_dict(), "projection.weight": weight})
         assert torch.equal(head.projection.weight, weight[:12])
 
@@ -286,6 +286,6 @@ def test_every_second_order_head_is_finite_where_there_are_fewer_positions_than_
 def test_features_of_other_channels_are_refused() -> None:
     head = create_head("isqrt", in_features=16)
     with pytest.raises(ZooError, match=r"expects \(B, 16, h, w\)"):
-        head(torch.rand(2, 49, 16))
+        head(noise(2, 49, 16))
     with pytest.raises(ZooError, match="got shape"):
-        head(torch.rand(2, 8, 7, 7))
+        head(noise(2, 8, 7, 7))

@@ -62,12 +62,12 @@ class Repo:
         files: dict[str, Entry] = self.commits[self.resolve(revision)]["files"]
         return files
 
-    def commit(self, files: dict[str, Entry], title: str) -> str:
-        """A new commit on main."""
+    def commit(self, files: dict[str, Entry], title: str, branch: str = "main") -> str:
+        """Add a commit to a branch."""
         content = json.dumps([title, sorted((p, e.oid) for p, e in files.items()), time.time_ns()])
         oid = hashlib.sha1(content.encode()).hexdigest()
-        self.commits[oid] = {"files": dict(files), "title": title, "parent": self.branches.get("main")}
-        self.branches["main"] = oid
+        self.commits[oid] = {"files": dict(files), "title": title, "parent": self.branches.get(branch)}
+        self.branches[branch] = oid
         return oid
 
 
@@ -78,7 +78,13 @@ class Hub:
         faults: functions of (method, path) that give ``None``, ``"drop"`` (close the connection), or
             (status, headers, body).
         log: (method, path) of every request.
+        blob_ids: ``False``: a server that keeps no git hashes, neither in the description nor before an upload.
+        names_commits: ``False``: a server that answers with the revision it was asked for in place of the commit.
+        may_create: ``False``: nobody may create repositories, not even ones that exist.
+        has_collections: ``False``: a server without that address.
     """
+
+    blob_ids = names_commits = may_create = has_collections = True
 
     def __init__(self, folder: Path, xet: bool = False) -> None:
         self.folder, self.xet = folder, xet
@@ -96,7 +102,8 @@ class Hub:
 
     def start(self) -> str:
         """Serve on two free ports: the Hub, and another origin for the files, as the real one does."""
-        from standin_routes import Cdn, Routes
+        from standin_http import Cdn
+        from standin_routes import Routes
 
         def serve(handler: type) -> http.server.ThreadingHTTPServer:
             bound = type(handler.__name__, (handler,), {"hub": self})

@@ -4,92 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.server
 import json
 import re
 import time
 import uuid
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import yaml
-from standin import Entry, Hub, HubError, Repo
+from standin import Entry, HubError, Repo
+from standin_http import Handler
 
 LARGE = (".safetensors", ".bin", ".ckpt")
 LICENCES = {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "other", "unknown"}
 DATE = "2026-01-01T00:00:00.000Z"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Reads a request, lets the faults of the test have it, and turns a HubError into its answer."""
-
-    hub: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None: ...
-
-    def handle_request(self) -> None:
-        url = urlsplit(self.path)
-        self.query, length = parse_qs(url.query), int(self.headers.get("content-length") or 0)
-        self.body = self._chunks() if self.headers.get("transfer-encoding") == "chunked" else self.rfile.read(length)
-        self.hub.log.append((self.command, self.path))
-        try:
-            for fault in list(self.hub.faults):
-                answer = fault(self.command, self.path)
-                if answer == "drop":
-                    self.close_connection = True
-                    self.connection.close()
-                    return
-                if answer:
-                    return self.answer(answer[0], answer[2], **answer[1])
-            self.route(url.path)
-        except HubError as e:
-            code = {"X-Error-Code": e.code} if e.code else {}
-            self.answer(e.status, e.body, **e.headers, **code, **{"X-Error-Message": e.text})
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_request
-
-    def _chunks(self) -> bytes:
-        parts = []
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
-    def route(self, path: str) -> None:
-        raise NotImplementedError
-
-    def answer(self, status: int, body: Any = b"", **headers: str) -> None:
-        if not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-            headers.setdefault("Content-Type", "application/json")
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def send_file(self, data: bytes, **headers: str) -> None:
-        """A file, or the range of it that was asked for."""
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range") or ""):
-            start, end = int(asked[1]), int(asked[2] or len(data) - 1)
-            headers["Content-Range"] = f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"
-            return self.answer(206, data[start : end + 1], **headers)
-        self.answer(200, data, **headers)
-
-
-class Cdn(Handler):
-    """The other origin: large files by their SHA-256."""
-
-    def route(self, path: str) -> None:
-        file = self.hub.lfs(path.strip("/"))
-        if not file.exists():
-            raise HubError(404, "no such object")
-        self.send_file(file.read_bytes(), ETag=f'"{path}"')
 
 
 class Routes(Handler):
@@ -107,8 +35,9 @@ class Routes(Handler):
             rf"GET /api/models/{repo}(?:/revision/(.+))?": self.info,
             rf"GET /api/models/{repo}/refs": self.refs,
             rf"POST /api/models/{repo}/tag/(.+)": self.tag,
-            rf"POST /api/models/{repo}/preupload/main": self.preupload,
-            rf"POST /api/models/{repo}/commit/main": self.commit,
+            rf"POST /api/models/{repo}/branch/(.+)": self.branch,
+            rf"POST /api/models/{repo}/preupload/([^/]+)": self.preupload,
+            rf"POST /api/models/{repo}/commit/([^/]+)": self.commit,
             rf"GET /api/models/{repo}/xet-(read|write)-token/.+": self.xet_token,
             rf"POST /{repo}\.git/info/lfs/objects/batch": self.lfs_batch,
             r"PUT /_lfs/([0-9a-f]{64})": self.lfs_put,
@@ -156,7 +85,7 @@ class Routes(Handler):
     def create(self) -> None:
         user, asked = self.user(write=True), json.loads(self.body)
         repo_id = f"{asked.get('organization') or user}/{asked['name']}"
-        if repo_id.split("/")[0] != user:
+        if repo_id.split("/")[0] != user or not self.hub.may_create:
             raise HubError(403, f"You don't have the rights to create a model under {repo_id.split('/')[0]}")
         url = f"{self.hub.url}/{repo_id}"
         if repo_id in self.hub.repos:
@@ -183,7 +112,8 @@ class Routes(Handler):
 
         def sibling(path: str, e: Entry) -> dict[str, Any]:
             large = {"lfs": {"sha256": e.lfs, "size": e.size, "pointerSize": 134}} if e.lfs else {}
-            return {"rfilename": path, "size": e.size, "blobId": e.oid, **large}
+            blob = {"blobId": e.oid} if self.hub.blob_ids else {}
+            return {"rfilename": path, "size": e.size, **blob, **({} if not self.hub.blob_ids else large)}
 
         return {
             "id": repo.id,
@@ -232,6 +162,13 @@ class Routes(Handler):
         repo.tags[name] = repo.resolve(revision)
         self.answer(200, {})
 
+    def branch(self, repo_id: str, name: str) -> None:
+        repo, asked = self.repo(repo_id, write=True), json.loads(self.body or b"{}")
+        if name in repo.branches:
+            raise HubError(409, f"Reference already exists: refs/heads/{name}")
+        repo.branches[name] = repo.resolve(asked.get("startingPoint") or "main")
+        self.answer(201, {})
+
     def validate(self) -> None:
         found = re.match(r"---\n(.*?)\n---", json.loads(self.body)["content"], re.S)
         data, errors = yaml.safe_load(found[1]) if found else {}, []
@@ -245,6 +182,8 @@ class Routes(Handler):
     # collections
 
     def new_collection(self) -> None:
+        if not self.hub.has_collections:
+            raise HubError(404, "no such page")
         user, asked = self.user(write=True), json.loads(self.body)
         slug = f"{user}/{re.sub('[^a-z0-9]+', '-', asked['title'].lower())}-{uuid.uuid4().hex[:24]}"
         shared = {"private": False, "position": 0, "theme": "blue", "upvotes": 0, "lastUpdated": DATE}
@@ -259,25 +198,31 @@ class Routes(Handler):
 
     def add_to_collection(self, slug: str) -> None:
         self.user(write=True)
+        if slug not in self.hub.collections:
+            raise HubError(404, "Collection not found")
         item = {**json.loads(self.body)["item"], "position": 0, "_id": uuid.uuid4().hex[:24]}
         self.hub.collections[slug]["items"].append(item)
         self.answer(200, self.hub.collections[slug])
 
     # up
 
-    def preupload(self, repo_id: str) -> None:
-        files = self.repo(repo_id, write=True).files("main")
+    def preupload(self, repo_id: str, revision: str) -> None:
+        files = self.repo(repo_id, write="create_pr" not in self.query).files(revision)
         out = []
         for file in json.loads(self.body)["files"]:
             known = files.get(file["path"])
             mode = "lfs" if file["path"].endswith(LARGE) else "regular"
-            oid = {"oid": known.lfs or known.oid} if known else {}
+            oid = {"oid": known.lfs or known.oid} if known and self.hub.blob_ids else {}
             out.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, **oid})
         self.answer(200, {"files": out})
 
-    def commit(self, repo_id: str) -> None:
-        repo = self.repo(repo_id, write=True)
-        files, header = dict(repo.files("main")), {}
+    def commit(self, repo_id: str, branch: str) -> None:
+        pull_request = "create_pr" in self.query
+        repo = self.repo(repo_id, write=not pull_request)
+        self.user(write=True)
+        if branch not in repo.branches:
+            raise HubError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+        files, header = dict(repo.files(branch)), {}
         for line in self.body.splitlines():
             operation = json.loads(line)
             value = operation["value"]
@@ -287,13 +232,15 @@ class Routes(Handler):
                 files[value["path"]] = self.hub.add_regular(base64.b64decode(value["content"]))
             elif operation["key"] == "lfsFile":
                 files[value["path"]] = self.hub.add_large(value["oid"], value["size"])
-        if header.get("parentCommit", repo.branches["main"]) != repo.branches["main"]:
+        if header.get("parentCommit", repo.branches[branch]) != repo.branches[branch]:
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
-        commit = repo.commit(files, header["summary"])
-        self.answer(200, {"commitOid": commit, "commitUrl": f"{self.hub.url}/{repo.id}/commit/{commit}"})
+        done = {"pullRequestUrl": f"{self.hub.url}/{repo.id}/discussions/1"} if pull_request else {}
+        commit = repo.commit(files, header["summary"], "refs/pr/1" if pull_request else branch)
+        self.answer(200, {"commitOid": commit, "commitUrl": f"{self.hub.url}/{repo.id}/commit/{commit}", **done})
 
     def lfs_batch(self, repo_id: str) -> None:
-        self.repo(repo_id, write=True)
+        self.repo(repo_id)
+        self.user(write=True)
         out = []
         for asked in json.loads(self.body)["objects"]:
             known = self.hub.lfs(asked["oid"]).exists()
@@ -323,7 +270,7 @@ class Routes(Handler):
     def resolve(self, repo_id: str, revision: str, path: str) -> None:
         repo = self.repo(repo_id, content=True)
         commit = repo.resolve(revision)
-        headers = {"X-Repo-Commit": commit}
+        headers = {"X-Repo-Commit": commit if self.hub.names_commits else revision}
         entry = repo.files(commit).get(path)
         if entry is None:
             raise HubError(404, "Entry not found", "EntryNotFound", **headers)

@@ -7,29 +7,15 @@ import json
 import threading
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import hf_hub_download
+from publications import ABOUT, published
 from standin import Hub
 
 import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import publish, search_hub
-
-ABOUT = {
-    "data": "Three kinds of animals: photographs",
-    "metrics": {"top1": 91.5, "top5": 100.0},
-    "measured_by": "gcpzoo",
-    "control": {"top1": 80.25},
-    "recipe": "3 epochs of SGD",
-    "seeds": [0],
-    "caveats": ["it knows three animals"],
-}
-
-
-def published(model, repo="owner/animals", **more):
-    return publish(model, repo, licence="apache-2.0", about=ABOUT, **more)
 
 
 class TestRoundTrip:
@@ -199,6 +185,24 @@ class TestRun:
         path = hf_hub_download("owner/run", "training.yaml")
         assert Path(path).read_text() == "seed_everything: 3\n"
 
+    def test_test_results_win_over_validation_results(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["validate"] = {"top1": 0.5, "top5": 0.6, "per_class": 0.55}
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "| Top-1 accuracy (%) | 90.00 |" in card
+        assert "measured on the test images" in card
+        assert "50.00" not in card
+
+    def test_validation_results_are_called_so(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["validate"] = report.pop("test")
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "| Top-1 accuracy (%) | 90.00 |" in card
+        assert "| Mean per-class accuracy (%) | 85.00 |" in card
+        assert "measured on the validation images" in card
+
     def test_results_are_those_of_the_last_epoch_only(self, run):
         (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "epoch=1.ckpt")
         assert "Top-1" not in publish(run / "checkpoints" / "epoch=1.ckpt", "owner/run", dry_run=True).card
@@ -209,60 +213,16 @@ class TestRun:
             publish(tmp_path / "last.ckpt", "owner/run", dry_run=True)
 
 
-class TestCard:
-    def test_the_hub_accepts_its_metadata(self, hub: Hub, small):
-        published(small, datasets=["owner/photos"], base_model="timm/resnet18.a1_in1k")
-        card = ModelCard(Path(hf_hub_download("owner/animals", "README.md")).read_text())
-        if int(huggingface_hub.__version__.split(".")[0]) >= 2:  # before, it asks huggingface.co whatever the endpoint
-            card.validate()
-        assert card.data.library_name == "gcpzoo"
-        assert card.data.pipeline_tag == "image-classification"
-        assert card.data.license == "apache-2.0"
-        assert card.data.datasets == ["owner/photos"]
-        assert card.data.base_model == "timm/resnet18.a1_in1k"
-        assert {r.metric_name: r.metric_value for r in card.data.eval_results} == {
-            "Top-1 accuracy (%)": 91.5, "Top-5 accuracy (%)": 100.0,
-        }  # fmt: skip
-        for text in ('gcpzoo.load("hf-hub:owner/animals")', "80.25", "3 epochs of SGD", "it knows three animals"):
-            assert text in card.text
-
-    def test_what_people_wrote_is_kept(self, hub: Hub, small):
-        hub.seed("owner/animals", {"README.md": b"---\nlicense: mit\ntags: [zoo]\n---\n# Our animals\nBy hand.\n"})
-        done = published(small)
-        assert done.card.endswith("---\n# Our animals\nBy hand.\n")
-        card = ModelCard(done.card)
-        assert card.data.license == "mit"
-        assert card.data.tags[0] == "zoo"
-        assert card.data.library_name == "gcpzoo"
-
-    def test_text_around_ours_is_kept_and_ours_renewed(self, hub: Hub, small):
-        card = published(small).card
-        hub.seed("owner/animals", {"README.md": (card.replace("91.50", "12.34") + "\nThanks to all.\n").encode()})
-        renewed = published(small).card
-        assert renewed.endswith("Thanks to all.\n")
-        assert "91.50" in renewed
-        assert "12.34" not in renewed
-
-    def test_a_card_that_is_no_yaml_is_left_alone(self, hub: Hub, small):
-        hub.seed("owner/animals", {"README.md": b"---\nlicense: [mit\n---\n# Ours\n"})
-        with pytest.raises(ZooError, match="cannot be read, mend it first"):
-            published(small)
-
-    def test_a_licence_in_words_is_other(self, hub: Hub, small):
-        card = ModelCard(publish(small, "owner/animals", licence="other (CUB: non-commercial research)").card)
-        assert card.data.license == "other"
-        assert card.data.license_name == "other (CUB: non-commercial research)"
-
-    def test_a_licence_that_the_hub_does_not_know_is_an_error(self, hub: Hub, small):
-        with pytest.raises(ZooError, match=r"refuses the model card's metadata.*license"):
-            publish(small, "owner/animals", licence="my-own")
-
-
 def test_search_finds_what_was_published(hub: Hub, small):
     published(small)
     hub.seed("owner/foreign", {"config.json": b"{}"})
     assert [m["repo"] for m in search_hub()] == ["owner/animals"]
     assert search_hub("nothing of this name") == []
+    published(small, "owner/flowers")
+    assert [m["repo"] for m in search_hub("flow")] == ["owner/flowers"]
+    assert [m["repo"] for m in search_hub(author="owner")] == ["owner/animals", "owner/flowers"]
+    assert search_hub(author="visitor") == []
+    assert len(search_hub(limit=1)) == 1
 
 
 def test_weights_without_a_licence_are_not_published(hub: Hub, small):

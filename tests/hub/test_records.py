@@ -109,7 +109,9 @@ class TestMistakes:
             ("licence:", "lisence:", "did you mean licence"),
             ("0" * 40, "main", "full commit of 40 hex digits"),
             ("'" + "0" * 64 + "'", "abc", "sha256 must be 64 hex digits"),
-            ("metrics: {}", "metrics: 3", "field 'metrics' must be a dict"),
+            ("'" + "0" * 64 + "'", "'" + "0" * 8 + "'", "sha256 must be 64 hex digits"),
+            ("'" + "0" * 64 + "'", "null", "sha256 must be 64 hex digits, got None"),
+            ("metrics: {}", "metrics: 3", "field 'metrics' must be a valid dictionary, got 3"),
             ("repo: owner/x", "rep: owner/x", "source must be"),
             ("measured_by: gcpzoo", "measured_by: me", "measured_by must be authors or gcpzoo"),
             ("name: resnet18_gap.x", "name: y", "its name must be its file's name"),
@@ -121,10 +123,69 @@ class TestMistakes:
         with pytest.raises(ZooError, match=f"resnet18_gap.x.*{message}"):
             parse_record(self.GOOD.replace(old, new), "resnet18_gap.x")
 
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            ("sede: [1]", "unknown field"),
+            ("seeds: [one]", r"field 'seeds'\[0\] must be a valid integer.*got 'one'"),
+            ("size: small", "field 'size' must be a valid integer"),
+            ("caveats: none at all", "field 'caveats' must be a valid list"),
+            ("class_names: imagenet", "class_names must be a list of ids or imagenet1k, got 'imagenet'"),
+            ("class_names: [1, 2]", "field 'class_names'"),
+        ],
+    )
+    def test_further_fields_are_checked_too(self, more, message):
+        with pytest.raises(ZooError, match=f"resnet18_gap.x.*{message}|{message}.*resnet18_gap.x") as caught:
+            parse_record(f"{self.GOOD}{more}\n", "resnet18_gap.x")
+        assert "\n" not in str(caught.value)
+
+    def test_a_metric_that_is_no_number_is_named(self):
+        for value in (".nan", "high"):
+            with pytest.raises(ZooError, match=r"field 'metrics'\['top1'\] must be a"):
+                parse_record(self.GOOD.replace("metrics: {}", f"metrics: {{top1: {value}}}"), "resnet18_gap.x")
+
+    @pytest.mark.parametrize("text", ["", "- a list", "just words"])
+    def test_a_record_is_a_mapping(self, text):
+        with pytest.raises(ZooError, match="record resnet18_gap.x: expected one YAML mapping, got"):
+            parse_record(text, "resnet18_gap.x")
+
+    def test_text_of_another_encoding_is_named(self, tmp_path, monkeypatch):
+        (tmp_path / "records").mkdir()
+        content = self.GOOD.replace("provenance: ''", "provenance: ü")
+        (tmp_path / "records" / "resnet18_gap.x.yaml").write_bytes(content.encode("latin-1"))
+        monkeypatch.setattr("gcpzoo.hub.records.resource", lambda name: tmp_path)
+        with pytest.raises(ZooError, match=r"record resnet18_gap.x: .*must be UTF-8 text, got byte 0xfc"):
+            get_record("resnet18_gap.x")
+
     def test_an_embedded_file_stays_in_its_folder(self):
         text = self.GOOD.replace("repo: owner/x", "file: ../x").replace("  revision: '" + "0" * 40 + "'\n", "")
         with pytest.raises(ZooError, match="must be a file name in checkpoints/"):
             parse_record(text, "resnet18_gap.x")
+
+
+class TestStatus:
+    """How far a checkpoint is verified, in the same words everywhere."""
+
+    UNVERIFIED = "unverified (authors' link, no published hash)"
+
+    def test_the_word_follows_from_hash_and_measurement(self):
+        assert get_record("resnet18_isqrt.digits").status == "accuracy verified"
+        assert get_record("resnet50_isqrt.in1k_li2018").status == self.UNVERIFIED
+        words = [r.status for r in map(get_record, NAMES) if r.kind == "authors"]
+        assert (words.count(self.UNVERIFIED), words.count("sha256 pinned")) == (50, 2)
+
+    def test_list_info_card_and_table_say_the_same_word(self, cli):
+        from gcpzoo.hub.card import hub_card, records_table, zoo_card
+
+        for name in ("resnet50_isqrt.in1k_li2018", "resnet18_isqrt.digits", "resnet50_isqrt.in1k_li2018_legacy"):
+            word = get_record(name).status
+            assert word in hub_card("owner/model", get_record(name))
+            (row,) = [line for line in records_table([name]).splitlines() if name in line]
+            assert row.endswith(f"| {word} |")
+            assert row in zoo_card()
+            assert cli("list", name, "--json")[1].count(word) == 1
+            assert word in " ".join(cli("list", name)[1].split())
+            assert word in cli("info", name)[1].replace("''", "'")
 
 
 class TestEmbedded:
@@ -158,7 +219,8 @@ class TestCards:
         text = zoo_card()
         for name in NAMES:
             assert f"`{name}`" in text
-        assert "| `resnet18_isqrt.in1k_wang2020_lrnorm` | 75.48* | 70.47* |" in text
+        assert "| `resnet18_isqrt.in1k_wang2020_lrnorm` | 75.48* | 70.47* | 92.23* |" in text
+        assert text.index("`resnet18_isqrt.digits`") < text.index("`deit_small_dropcov.in1k_wang2022`")  # ours first
 
     def test_the_table_in_a_page_is_renewed_between_its_marks(self, zoo, tmp_path):
         from gcpzoo.hub.card import BEGIN, END, update_page

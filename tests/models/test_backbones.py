@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcpzoo.errors import ZooError
-from gcpzoo.models.backbones import Backbone, create_backbone, list_backbones
+from gcpzoo.models import Backbone, create_backbone, find_modules, list_backbones
 
 FAMILIES = {
     "alexnet": (256, 6), "vgg11_bn": (512, 7), "resnet18": (512, 7), "resnext50_32x4d": (2048, 7),
@@ -118,7 +118,7 @@ def test_a_backbone_can_be_cut_after_a_stage(name: str, until: str, expected: tu
         ({"name": "timm:resnet18", "until": "layer5"}, "did you mean layer"),
         ({"name": "mobilenet_v2", "last_stride": 1}, "no last stage whose stride could be 1"),
         ({"name": "resnet18", "last_stride": 1, "until": "layer3"}, "cuts off"),
-        ({"name": "resnet18", "last_stride": 3}, "last_stride is 1 or 2, got 3"),
+        ({"name": "resnet18", "last_stride": 3}, "last_stride must be 1 or 2, got 3"),
         ({"name": "resnet18", "widths": 2}, "refuses its arguments"),
         ({"name": "resnet18", "pretrained": True, "weights": "x.pth"}, "not both"),
         ({"name": "vit_b_16", "until": "encoder"}, "cannot be cut"),
@@ -138,3 +138,84 @@ def test_without_network_pretrained_weights_are_a_clear_error(monkeypatch: pytes
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(ZooError, match="could not be fetched .*backbone_weights"):
         create_backbone("resnet18", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "until", "path", "expected"),
+    [
+        ("resnet18", None, "layer1", "layer1"),
+        ("resnet18", None, "layer1.0.conv2", "layer1.0.conv2"),
+        ("vgg11", None, "features.3", "features.3"),
+        ("vgg11", None, "features", "features"),
+        ("mobilenet_v2", None, "features.13.conv.1", "features.13.conv.1"),
+        ("timm:test_resnet", None, "layer2.0", "net.layer2.0"),
+        ("timm:test_resnet", None, "net.layer2.0", "net.layer2.0"),
+        ("timm:test_vit", None, "blocks.2", "net.blocks.2"),
+        ("timm:test_vit", None, "patch_embed", "net.patch_embed"),
+        ("timm:test_convnext", None, "stages.1", "net.stages.1"),
+        ("timm:test_convnext", "stages.1", "stages.1", "net.stages_1"),
+    ],
+)
+def test_a_module_is_found_by_its_path_in_every_library(name: str, until: str, path: str, expected: str) -> None:
+    backbone = create_backbone(name, until=until)
+    assert find_modules(backbone, [path]) == [backbone.get_submodule(expected)]
+
+
+def test_the_beginning_of_a_path_stands_for_the_outermost_modules_below() -> None:
+    cut = create_backbone("timm:test_convnext", until="stages.1")
+    assert find_modules(cut, ["stages"]) == [cut.net.stages_0, cut.net.stages_1]
+
+
+def test_modules_come_in_the_order_asked_for_and_once() -> None:
+    backbone = create_backbone("resnet18")
+    found = find_modules(backbone, ["layer2", "conv1", "layer2"])
+    assert found == [backbone.layer2, backbone.conv1]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("resnet18", "layer5", "unknown module of resnet18 'layer5': did you mean layer"),
+        ("resnet18", "layer1.0.conv3", "did you mean layer1.0.conv"),
+        ("resnet18", "layer", "unknown module"),
+        ("resnet18", "", "unknown module"),
+        ("timm:test_vit", "block.2", "did you mean blocks.2"),
+        ("vgg11", "feature", "did you mean features"),
+    ],
+)
+def test_a_path_that_names_no_module_is_answered_with_the_nearest(name: str, path: str, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        find_modules(create_backbone(name), [path])
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_networks_of_the_old_normalization_keep_it(name: str) -> None:
+    backbone = create_backbone(name)
+    assert (backbone.mean, backbone.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert create_backbone("resnet18").mean == (0.485, 0.456, 0.406)
+    assert create_backbone("resnet18").std == (0.229, 0.224, 0.225)
+    assert backbone.input_size == (299 if name == "inception_v3" else 224)
+
+
+def test_a_timm_network_keeps_the_normalization_and_size_of_its_own_configuration() -> None:
+    import timm
+
+    for name in ("vit_tiny_patch16_224", "test_vit", "resnet10t"):
+        backbone, known = create_backbone(f"timm:{name}"), timm.get_pretrained_cfg(name)
+        assert (backbone.mean, backbone.std) == (known.mean, known.std)
+        assert backbone.input_size == known.input_size[-1]
+    assert create_backbone("timm:vit_tiny_patch16_224").mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet18", {"width_per_group": "wide"}),
+        ("mobilenet_v2", {"width_mult": None}),
+        ("resnet18", {"replace_stride_with_dilation": 3}),
+        ("vgg11", {"dropout": "high"}),
+    ],
+)
+def test_a_value_that_the_constructor_refuses_is_named(name: str, arguments: dict) -> None:
+    with pytest.raises(ZooError, match=f"'{name}' refuses its arguments .*{next(iter(arguments))}"):
+        create_backbone(name, **arguments)

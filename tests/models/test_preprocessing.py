@@ -34,6 +34,13 @@ def test_a_preprocessing_survives_the_trip_through_json(preprocessing):
         ({"interpolation": "bilinea"}, "did you mean bilinear"),
         ({"mean": [0.5]}, "mean"),
         ({"std": [0.2, 0.2, 0.0]}, "std must be positive"),
+        ({"std": [0.2, 0.2, -0.1]}, "std must be positive"),
+        ({"std": [0.2, float("nan"), 0.2]}, "std must be three finite numbers .*nan"),
+        ({"mean": [float("nan"), 0.5, 0.5]}, "mean must be three finite numbers .*nan"),
+        ({"mean": [0.5, float("inf"), 0.5]}, "mean must be three finite numbers .*inf"),
+        ({"mean": [0.5, "0.5", 0.5]}, "mean must be three finite numbers"),
+        ({"mean": None}, "mean must be three finite numbers"),
+        ([256, 224], "preprocessing must be a mapping"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(values, message):
@@ -134,3 +141,22 @@ def test_the_exif_orientation_is_applied(tmp_path):
 def test_a_transform_can_be_sent_to_worker_processes():
     transform = Preprocessing(resize=30, crop=24).transform("ten_crop")
     assert torch.equal(pickle.loads(pickle.dumps(transform))(photo()), transform(photo()))
+
+
+def test_the_resize_uses_the_interpolation():
+    image = photo(64, 48)
+    for name in ("nearest", "bilinear", "bicubic"):
+        expected = image.resize((32, 24), Image.Resampling[name.upper()])
+        pixels = Preprocessing(resize=(24, 32), crop=None, interpolation=name).pixels()(image)
+        assert np.array_equal(pixels.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_the_ten_crops_come_in_the_order_of_torchvision():
+    pre = Preprocessing(resize=None, crop=24)
+    image = photo(40, 30)
+    ten, whole = pre.pixels("ten_crop")(image), Preprocessing(None, None).pixels()(image)
+    corners = [whole[:, :24, :24], whole[:, :24, -24:], whole[:, -24:, :24], whole[:, -24:, -24:], whole[:, 3:27, 8:32]]
+    assert torch.equal(ten[:5], torch.stack(corners))
+    flipped = whole.flip(-1)
+    mirrored = [flipped[:, :24, :24], flipped[:, :24, -24:], flipped[:, -24:, :24], flipped[:, -24:, -24:]]
+    assert torch.equal(ten[5:9], torch.stack(mirrored))

@@ -11,7 +11,7 @@ from torchvision import models
 
 from gcpzoo.errors import ZooError
 from gcpzoo.models.backbones import create_backbone
-from gcpzoo.models.weights import read_tensors
+from gcpzoo.models.weights import misfit, read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_cut_backbone_takes_a_partial_file(state: dict) -> None:
 
 
 def test_weights_of_another_network_are_refused(state: dict) -> None:
-    with pytest.raises(ZooError, match="not of backbone 'mobilenet_v2'.*foreign"):
+    with pytest.raises(ZooError, match="does not fit backbone 'mobilenet_v2'.*unexpected"):
         create_backbone("mobilenet_v2", weights=state)
     with pytest.raises(ZooError, match="misshapen"):
         create_backbone("resnet50", weights=state, allow_partial=True)
@@ -65,9 +65,32 @@ class Evil:
 
 def test_pickled_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"x": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ZooError, match="cannot be read as weights"):
+    with pytest.raises(ZooError, match="more than tensors .*print.*none of it was run"):
         read_tensors(tmp_path / "evil.pth")
     assert "executed" not in capsys.readouterr().out
+
+
+def test_pytorchs_advice_to_load_a_file_unsafely_is_not_quoted(tmp_path: Path) -> None:
+    torch.save({"x": Evil()}, tmp_path / "new.pth")
+    torch.save({"x": Evil()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "text.pth").write_bytes(b"not weights")
+    for name in ("new.pth", "old.pth", "text.pth"):
+        with pytest.raises(ZooError, match="more than tensors") as error:
+            read_tensors(tmp_path / name)
+        assert not any(word in str(error.value) for word in ("weights_only", "\n", "\x1b", "trust"))
+
+
+def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "net.pth")
+    with pytest.raises(ZooError, match="holds no tensors"):
+        read_tensors(tmp_path / "net.pth")
+
+
+def test_a_misfit_names_every_tensor_and_is_false_if_all_fit() -> None:
+    found = misfit({"a": (1,), "b": (2, 3), "c": (4,)}, {"b": (3, 2), "c": torch.zeros(4), "d": (1,)})
+    assert (found.missing, found.unexpected, found.misshapen) == (("a",), ("d",), ("b",))
+    assert str(found) == "1 missing, 1 unexpected and 1 misshapen tensors, such as 'd'"
+    assert not misfit({"c": torch.zeros(4)}, {"c": (4,)})
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 64])

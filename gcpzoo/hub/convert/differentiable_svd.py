@@ -23,7 +23,12 @@ HEADS = {
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors; ``mpncovresnet50`` alone, or with its method: ``pade_resnet50``."""
+    """Give the configuration and the renamed tensors of ``mpncovresnet50``, or with its method ``pade_resnet50``.
+
+    >>> convert({}, "lenet")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unknown architecture 'lenet': this source has mpncovresnet50, mpncovresnet101, or ...
+    """
     name = match(
         rf"(?:(?:svd_)?({'|'.join(HEADS)})_)?(?:mpncov)?(resnet\d+)",
         arch.lower(),

@@ -15,7 +15,12 @@ TABLE = (*RESNET, (r"^eca_layer\.conv\.", "head.conv."))
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``resnet*_ACD``."""
+    """Give the configuration and the renamed tensors of ``resnet*_ACD``.
+
+    >>> convert({}, "resnet7")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unknown architecture 'resnet7': this source has resnet18_ACD … resnet152_ACD
+    """
     if arch.lower().startswith(("deit", "swin", "t2t", "vit")):
         raise ZooError(
             f"{arch}: DropCov's transformers cannot be converted: their networks are in neither torchvision nor timm, "

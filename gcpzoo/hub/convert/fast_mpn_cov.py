@@ -12,7 +12,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub.convert.common import RESNET, Renames, State, match, rename, sizes
 
 LOWER = ("15991845",)
-"""SHA-256 of files whose classifier was trained on the lower triangle (mpncovresnet50-15991845.pth, issue 20)."""
+"""SHA-256 of files whose classifier was trained on the lower triangle: mpncovresnet50-15991845.pth."""
 
 CUT_RESNET: Renames = (
     (r"^features\.0\.", "backbone.conv1."),
@@ -29,7 +29,13 @@ VGG: Renames = ((r"^features\.", "backbone.features."), (r"^representation\.conv
 
 
 def convert(tensors: State, arch: str, head: str = "isqrt") -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``arch``."""
+    """Give the configuration and the renamed tensors of ``arch``.
+
+    >>> import torch
+    >>> config, state = convert({"fc.weight": torch.zeros(5, 512)}, "resnet18")
+    >>> config["head"], list(state)
+    ('gap', ['classifier.weight'])
+    """
     name = match(
         r"(mpncov)?(resnet(?:18|34|50|101|152)|vgg(?:11|13|16|19)(?:_bn)?)",
         arch,

@@ -20,7 +20,13 @@ LIGHT = (
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``arch``; whether it pools covariances is read off the file."""
+    """Give the configuration and the renamed tensors of ``arch``; the file tells whether it pools covariances.
+
+    >>> import torch
+    >>> config, state = convert({"fc.weight": torch.zeros(5, 512)}, "resnet18")
+    >>> config["head"], list(state)
+    ('gap', ['classifier.weight'])
+    """
     match(
         r"resnet(18|34|50|101|152)(_mpncov)?(_\d+)?|mobilenet_v2(_mpncov)?(_\d+)?|shufflenet_v2_(mpncov_)?x\d_\d(_\d+)?",
         arch,

@@ -1,8 +1,8 @@
 """GSoP (github.com/ZilinGao/Global-Second-order-Pooling-Convolutional-Networks, MIT), CVPR 2019.
 
 GSoP-Net1 ends in average pooling, GSoP-Net2 in iSQRT-COV with 3 iterations; both keep the resolution in the last stage.
-Which of them a file is, and where its blocks stand, is read off the file. Average and maximum of the two attentions
-have the same tensors: the name says ``resnet50_maximum`` for the latter.
+The file tells which of them it is, and which stages have blocks. The average and the maximum of the two attentions
+have the same tensors: ``resnet50_maximum`` names the latter.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ TABLE = (
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``resnet50`` or ``resnet101``."""
+    """Give the configuration and the renamed tensors of ``resnet50`` or ``resnet101``.
+
+    >>> import torch
+    >>> convert({"fc.weight": torch.zeros(5, 2048)}, "resnet50")[0]["num_classes"]
+    5
+    """
     name = match(r".*?(resnet(?:18|34|50|101|152)).*", arch, "resnet50, resnet101, resnet50_maximum")
     state = rename(tensors, TABLE)
     config: dict[str, Any] = {"backbone": name[1], "head": "gap", "last_stride": 1, **sizes(state)}

@@ -21,7 +21,12 @@ UNIT = re.compile(r"features\.stage(\d)\.unit(\d+)\.(?:body\.conv(\d)|identity_c
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
-    """Configuration and renamed tensors of ``isqrtcovresnet*`` or ``resnet*``."""
+    """Give the configuration and the renamed tensors of ``isqrtcovresnet*`` or ``resnet*``.
+
+    >>> import torch
+    >>> convert({"output.weight": torch.zeros(5, 2048)}, "resnet50b")[0]["backbone"]
+    'resnet50'
+    """
     name = match(
         r"(isqrtcov)?resnet(18|34|50b|101b|152b|50|101|152)",
         arch,
@@ -38,7 +43,7 @@ def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:
 
 
 def _unit(key: str) -> str:
-    """``features.stage2.unit1.body.conv3.bn.weight`` is ``backbone.layer2.0.bn3.weight``."""
+    """Rename ``features.stage2.unit1.body.conv3.bn.weight`` to ``backbone.layer2.0.bn3.weight``."""
     found = UNIT.fullmatch(key)
     if not found:
         return key

@@ -17,25 +17,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcpzoo.functional import lapack, matrix_power
+from gcpzoo.functional import lapack, matrix_power, share_threads, threads
 
-shares = pytest.mark.skipif(lapack._pause() is None, reason="needs an OpenMP runtime with omp_pause_resource_all")
+shares = pytest.mark.skipif(threads._omp_pause() is None, reason="needs an OpenMP runtime with omp_pause_resource_all")
 
 
 @pytest.fixture(autouse=True)
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    monkeypatch.setattr(lapack, "WORTHWHILE", 0)
+    monkeypatch.setattr(threads, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
     yield 3
     torch.set_num_threads(before)
-    lapack._pool.cache_clear()
+    threads._pool.cache_clear()
 
 
 def symmetric(batch: int = 7, n: int = 20) -> Tensor:
-    a = torch.randn(batch, n, n, dtype=torch.float64)
+    a = torch.randn(batch, n, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return a + a.mT
 
 
@@ -46,32 +46,35 @@ def test_parts_are_put_together_in_order(batch: int) -> None:
     w, v = lapack.eigh(a)
     torch.testing.assert_close(w, torch.linalg.eigvalsh(a))
     torch.testing.assert_close(v * w[:, None] @ v.mT, a)
-    x = torch.randn(batch, 9, 5)
+    x = torch.randn(batch, 9, 5, generator=torch.Generator().manual_seed(1))
     q, r = lapack.qr(x)
     torch.testing.assert_close(q @ r, x)
     assert q.shape == (batch, 9, 5)
 
 
 @shares
-def test_the_number_of_threads_stays_as_it_was(threads: int) -> None:
+def test_the_number_of_threads_stays_as_it_was(three_threads: int) -> None:
     lapack.eigh(symmetric())
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == three_threads
     assert torch.ones(10**6).sum() == 10**6  # the threads that were let go come back
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == three_threads
 
 
 @shares
-def test_threads_start_on_cores_of_their_own_and_may_move_later(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+def test_threads_start_on_cores_of_their_own_and_may_move_later(
+    monkeypatch: pytest.MonkeyPatch, three_threads: int
+) -> None:
     cores, calls = {0, 1, 2}, []
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, allowed: calls.append(set(allowed)))
     lapack.eigh(symmetric())
-    assert calls.count(cores) == threads
+    assert calls.count(cores) == three_threads
     assert sorted(min(c) for c in calls if len(c) == 1) == [0, 1, 2]
 
 
 @shares
 def test_gradients_and_inference_mode() -> None:
-    x = torch.randn(4, 12, 30, dtype=torch.float64, requires_grad=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 12, 30, generator=g, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(matrix_power, x)
     with torch.inference_mode():
         value = matrix_power(x)
@@ -89,8 +92,8 @@ def test_an_error_of_one_part_reaches_the_caller() -> None:
         return part, part
 
     with pytest.raises(ValueError, match="too large"):
-        lapack._shared(only_small, a)
-    assert torch.equal(lapack._shared(only_small, a[:5])[0], a[:5])
+        threads.factorize_batch(only_small, a)
+    assert torch.equal(threads.factorize_batch(only_small, a[:5])[0], a[:5])
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -110,30 +113,30 @@ def test_a_forked_process_makes_its_own_threads() -> None:
     child = os.fork()
     if child == 0:
         signal.alarm(20)  # a task for threads that stayed with the parent would wait for ever
-        os._exit(sum(lapack._pool(3).map(abs, [-1, -2])))
+        os._exit(sum(threads._pool(3, os.getpid()).map(abs, [-1, -2])))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 3
 
 
 def test_without_the_runtime_pytorch_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lapack, "_pause", lambda: None)
-    started = lapack._pool.cache_info().misses
+    monkeypatch.setattr(threads, "_omp_pause", lambda: None)
+    started = threads._pool.cache_info().misses
     a = symmetric()
     torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
-    assert lapack._pool.cache_info().misses == started
+    assert threads._pool.cache_info().misses == started
 
 
 def test_a_thread_that_is_bound_to_one_core_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
-    started = lapack._pool.cache_info().misses
+    started = threads._pool.cache_info().misses
     lapack.eigh(symmetric())
-    assert lapack._pool.cache_info().misses == started
+    assert threads._pool.cache_info().misses == started
 
 
 @shares
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_threads_that_cannot_be_started_leave_nothing_behind(
-    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, threads: int
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, three_threads: int
 ) -> None:
     before = set(enumerate_threads())
     submit, calls = ThreadPoolExecutor.submit, []
@@ -155,7 +158,7 @@ def test_threads_that_cannot_be_started_leave_nothing_behind(
     other = Thread(target=lambda: counted.append(torch.get_num_threads()))
     other.start()
     other.join()
-    assert counted == [threads]
+    assert counted == [three_threads]
     for _ in range(100):
         if set(enumerate_threads()) <= before:
             break
@@ -166,10 +169,48 @@ def test_threads_that_cannot_be_started_leave_nothing_behind(
 @shares
 def test_a_thread_that_outlives_the_main_one_does_it_alone() -> None:
     code = (
-        "import threading, time, torch; from gcpzoo.functional import lapack; lapack.WORTHWHILE = 0\n"
-        "torch.set_num_threads(2); lapack._pool(2)\n"
+        "import os, threading, time, torch; from gcpzoo.functional import lapack, threads\n"
+        "threads.MIN_MULTIPLICATIONS = 0\n"
+        "torch.set_num_threads(2); threads._pool(2, os.getpid())\n"
         "def late(): time.sleep(0.5); print(lapack.eigh(torch.eye(3).expand(4, 3, 3))[0].sum().item())\n"
         "threading.Thread(target=late).start()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["12.0"], done.stderr
+
+
+@shares
+@pytest.mark.parametrize("how", ["function", "environment"])
+def test_one_switch_turns_the_threads_off(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(threads.SWITCH, "1")
+    a = symmetric()
+    if how == "function":
+        share_threads(False)
+    else:
+        monkeypatch.setenv("GCPZOO_SHARE_THREADS", "0")
+    started = threads._pool.cache_info().misses
+    torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
+    assert threads._pool.cache_info().misses == started
+    share_threads(True)
+    lapack.eigh(a)
+    assert threads._pool.cache_info().misses == started + 1
+
+
+def test_importing_the_heads_starts_no_thread_and_registers_nothing() -> None:
+    code = (
+        "import os, threading, torch\n"
+        "registered = []; os.register_at_fork = lambda **hooks: registered.append(hooks)\n"
+        "before = threading.active_count(), torch.get_num_threads(), dict(os.environ)\n"
+        "import gcpzoo.heads\n"
+        "assert (threading.active_count(), torch.get_num_threads(), dict(os.environ)) == before\n"
+        "print([h for h in registered if any(f.__module__.startswith('gcpzoo') for f in h.values())])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_small_batches_are_factorized_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MIN_MULTIPLICATIONS", 3e6)
+    started = threads._pool.cache_info().misses
+    lapack.eigh(symmetric(7, 20))
+    assert threads._pool.cache_info().misses == started

@@ -1,0 +1,120 @@
+"""Files made to do harm, and files that are wrong in every other way."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from checkpoint_files import edit
+from standin import Hub
+
+import gcpzoo
+from gcpzoo.errors import ZooError
+from gcpzoo.hub import publish
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+class TestHostile:
+    """Repositories made to do harm: nothing of them is imported, unpickled, or written where they say."""
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            {"backbone": "os.system"},
+            {"head": "builtins.eval"},
+            {"class_path": "torch.nn.Module"},
+            {"head_args": {"__class__": "os"}},
+            {"backbone_args": {"weights": "IMAGENET1K_V1"}},
+            {"backbone": "timm:resnet18", "until": None, "backbone_args": {"checkpoint_path": "/etc/passwd"}},
+            {"backbone": ["resnet18"]},
+            {"dim": 10**9},
+            {"num_classes": -1},
+            {"num_classes": "many"},
+            {"blocks": {"os": {}}},
+        ],
+    )
+    def test_a_configuration_only_chooses_among_what_there_is(self, checkpoint, model):
+        edit(checkpoint, model=model)
+        with pytest.raises(ZooError):
+            gcpzoo.load(checkpoint)
+
+    def test_a_pickle_under_another_name_is_not_opened(self, checkpoint, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        edit(checkpoint, weights_sha256=None)
+        (checkpoint / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+        with pytest.raises(ZooError, match="no intact safetensors file"):
+            gcpzoo.load(checkpoint)
+        torch.save({"state_dict": {}, "gcpzoo": Evil()}, tmp_path / "last.ckpt")
+        with pytest.raises(ZooError, match="holds more than tensors"):
+            gcpzoo.load("last.ckpt")
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize("header", [2**40, 2**63, 10])
+    def test_an_oversized_header_is_refused(self, checkpoint, header):
+        edit(checkpoint, weights_sha256=None)
+        (checkpoint / "model.safetensors").write_bytes(struct.pack("<Q", header) + b"{}")
+        with pytest.raises(ZooError, match="no intact safetensors file"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("text", [b"[]", b"{", b"\xff\xfe", b'{"library": "gcpzoo", "model": []}', b"[" * 100_000])
+    def test_a_configuration_that_is_none_is_refused(self, checkpoint, text):
+        (checkpoint / "config.json").write_bytes(text)
+        with pytest.raises(ZooError):
+            gcpzoo.load(checkpoint)
+
+    def test_an_enormous_configuration_is_not_read(self, checkpoint):
+        with (checkpoint / "config.json").open("ab") as file:
+            file.truncate(64 * 2**20)
+        with pytest.raises(ZooError, match="larger than 32 MiB"):
+            gcpzoo.load(checkpoint)
+
+    def test_text_of_another_encoding_is_named(self, checkpoint):
+        (checkpoint / "config.json").write_bytes('{"library": "gcpzoo", "name": "ü"}'.encode("latin-1"))
+        with pytest.raises(ZooError, match=r"config.json must be UTF-8 text \(invalid"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("key", ["num_classes", "backbone", "head"])
+    def test_a_configuration_that_lacks_a_key_is_named(self, checkpoint, key):
+        config = json.loads((checkpoint / "config.json").read_text())
+        del config["model"][key]
+        (checkpoint / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ZooError, match=f"config.json lacks '{key}' in 'model'"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    def test_numbers_must_be_finite(self, checkpoint, value):
+        edit(checkpoint, preprocessing={"mean": [value, 0.5, 0.5]})
+        with pytest.raises(ZooError, match="config.json must hold finite numbers, got -?(NaN|Infinity)"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("arguments", [[1], "width", 3])
+    def test_arguments_of_the_backbone_are_a_mapping(self, checkpoint, arguments):
+        edit(checkpoint, model={"backbone_args": arguments})
+        with pytest.raises(ZooError, match="backbone_args must be a mapping, got"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("names", [["one"], "abc", [1, 2, 3], {"0": "a"}])
+    def test_class_names_are_one_string_a_class(self, checkpoint, names):
+        edit(checkpoint, class_names=names)
+        with pytest.raises(ZooError, match="class_names must be 3 strings"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("values", [{"crop": -1}, {"script": "x"}, [1], {"mean": ["a", 0, 0]}])
+    def test_a_preprocessing_is_numbers_only(self, checkpoint, values):
+        edit(checkpoint, preprocessing=values)
+        with pytest.raises(ZooError):
+            gcpzoo.load(checkpoint)
+
+    def test_file_names_of_a_repository_lead_nowhere(self, hub: Hub, small, tmp_path):
+        publish(small, "owner/animals")
+        hub.seed("owner/animals", {"../../escaped.txt": b"x", "/etc/escaped": b"x"})
+        gcpzoo.load("hf-hub:owner/animals")
+        assert not list(tmp_path.rglob("escaped*"))

@@ -1,0 +1,116 @@
+"""What README, CONTRIBUTING and CHANGELOG name exists, and README's lines run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from test_house import GROUND, ROOMS
+
+import gcpzoo
+from gcpzoo.cli.main import TRAINER_COMMANDS, parser
+from gcpzoo.cli.shortcuts import expand_shortcuts
+
+ROOT = Path(__file__).parents[1]
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+TEXT = "\n".join(PAGES.values())
+FOLDERS = "gcpzoo|tests|docs|benchmarks|scripts|configs|checkpoints"
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", PAGES["README.md"], re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("gcpzoo ")
+]
+
+
+def names(path: Path) -> set[str]:
+    """Functions, classes, their methods and the constants of a file, methods as ``Class.method``."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            found |= {f"{node.name}.{n.name}" for n in getattr(node, "body", []) if isinstance(n, ast.FunctionDef)}
+        elif isinstance(node, ast.Assign):
+            found |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    return found
+
+
+def test_every_path_that_is_named_exists() -> None:
+    paths = {p for p in re.findall(rf"`((?:{FOLDERS})/[\w./]*)`", TEXT) if "NAME" not in p and p[-4:] != "ckpt"}
+    assert len(paths) > 40
+    assert not sorted(p for p in paths if not (ROOT / p).exists())
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (*PAGES, "CHANGELOG.md", "docs/platforms.md"):
+        text, folder = (ROOT / page).read_text(encoding="utf-8"), (ROOT / page).parent
+        links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+        assert links, page
+        assert not [link for link in links if not (folder / link.partition("#")[0]).exists()], page
+
+
+def test_every_function_is_in_the_file_beside_which_it_is_named() -> None:
+    pairs = re.findall(r"`(gcpzoo/[\w/]+\.py)`(?::| \|) ((?:`[\w.]+`(?:, )?)+)", TEXT)
+    pairs += [(path, name) for name, path in re.findall(r"(`\w+`)\)? in\s`(gcpzoo/[\w/]+\.py)`", TEXT)]
+    assert len(pairs) > 25
+    wrong = [
+        f"{path}: {name}"
+        for path, group in pairs
+        for name in re.findall(r"`([\w.]+)`", group)
+        if name not in names(ROOT / path)
+    ]
+    assert not wrong
+
+
+def test_readmes_map_names_every_room() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \|", PAGES["README.md"].partition("## Map")[2], re.MULTILINE)
+    rooms = [name for row in rows for name in re.findall(r"`gcpzoo/(\w+)(?:/|\.py)`", row)]
+    assert rooms == [*ROOMS, *GROUND]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readmes_commands_name_options_that_exist(command: str) -> None:
+    from gcpzoo.cli.parser import options
+
+    arguments = shlex.split(command)[1:]
+    if arguments[0] in TRAINER_COMMANDS:
+        known = set(options())
+        given = [a.removeprefix("--") for a in expand_shortcuts(arguments) if a.startswith("--")]
+        assert given
+        assert not [a for a in given if a not in known]
+    else:
+        assert parser().parse_args(arguments).handler is not None
+
+
+def test_readmes_first_lines_of_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 240), "olive").save("bird.jpg")
+    first, second, third = re.findall(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)
+    scope: dict[str, object] = {}
+    exec(first, scope)
+    known = gcpzoo.load("resnet18_isqrt.cub50")
+    assert capsys.readouterr().out.strip() in known.class_descriptions
+    exec(second.replace("pretrained_backbone=True", "pretrained_backbone=False"), scope)
+    assert scope["v"].shape == (1, scope["model"].num_features)  # type: ignore[attr-defined]
+    exec(third.partition("\n")[2], {"gcpzoo": gcpzoo, "model": known})  # its first line asks the Hub
+    assert sorted(p.name for p in Path("folder").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_changelogs_new_options_exist() -> None:
+    from gcpzoo.cli.parser import options
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("## 0.1.0")[0]
+    assert f"## {gcpzoo.__version__}" in text
+    assert f"version: {gcpzoo.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    new = [
+        o for row in re.findall(r"^\|[^|]+\|([^|]+)\|$", text, re.MULTILINE) for o in re.findall(r"`--([\w.]+\w)`", row)
+    ]
+    assert len(new) >= 5
+    assert set(new) <= set(options())
