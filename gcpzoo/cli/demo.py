@@ -21,9 +21,7 @@ RunCommand = Callable[[list[str]], int]
 
 def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
-    p = subparsers.add_parser(
-        "demo", help="the whole way on real data: load, evaluate, fine-tune with the control, plot"
-    )
+    p = subparsers.add_parser("demo", help="every step on real data: load, evaluate, fine-tune with the control, plot")
     p.add_argument("--data", help="folder of your own images, one subfolder a class; default: handwritten digits")
     p.add_argument("--output", default="runs/demo", help="folder of the results (runs/demo)")
     p.add_argument("--epochs", type=int, help="epochs of both fine-tunings")
@@ -54,7 +52,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line in rich's markup, unwrapped."""
+    """Print a line in rich's markup, unwrapped.
+
+    >>> say("[bold]done[/bold]")
+    done
+    """
     from rich.console import Console
 
     Console(highlight=False, soft_wrap=True).print(text)

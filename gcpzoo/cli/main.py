@@ -73,10 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.flags.dev_mode or os.environ.get("GCPZOO_TRACEBACK"):
         return run(argv)
     try:
-        return run(argv)
-    except BrokenPipeError:
-        return 0
+        code = run(argv)
+        sys.stdout.flush()
+        return code
     except BaseException as error:
+        if argv[:1] and argv[0] not in TRAINER_COMMANDS and any(isinstance(c, BrokenPipeError) for c in causes(error)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit has nothing to flush
+            return 0  # the reader has seen enough, as in gcpzoo list | head
         return _explain(error)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from gcpzoo.errors import ZooError
-from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.training import RunReport
 
 OUTPUT = "GCPZOO_OUTPUT"
@@ -23,6 +22,10 @@ def output_folder(config: Any, subcommand: str) -> Path:
 
     Raises:
         ZooError: if a new training would write into the folder of another run.
+
+    >>> from jsonargparse import Namespace
+    >>> output_folder(Namespace(output=None, ckpt_path="runs/cub/checkpoints/last.ckpt", model=Namespace()), "fit")
+    PosixPath('runs/cub')
     """
     if "LOCAL_RANK" in os.environ and OUTPUT in os.environ:  # a process that the trainer started beside the first one
         return Path(os.environ[OUTPUT])
@@ -45,7 +48,15 @@ def output_folder(config: Any, subcommand: str) -> Path:
 
 
 def set_former_log_aside(folder: Path) -> None:
-    """Rename the ``metrics.csv`` of an interrupted run, which CSVLogger would delete."""
+    """Rename the ``metrics.csv`` of an interrupted run, which CSVLogger would delete.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "metrics.csv").write_text("epoch")
+    >>> set_former_log_aside(folder)
+    >>> [path.name for path in folder.iterdir()]
+    ['metrics-1.csv']
+    """
     former = folder / "metrics.csv"
     if former.exists() and "LOCAL_RANK" not in os.environ:
         names = (folder / f"metrics-{i}.csv" for i in range(1, 10_000))
@@ -53,7 +64,13 @@ def set_former_log_aside(folder: Path) -> None:
 
 
 def print_summary(trainer: Any, folder: Path) -> None:
-    """Print the figures of a run and where its results are, from the main process."""
+    """Print the figures of a run and where its results are, from the main process.
+
+    >>> from lightning import Trainer
+    >>> trainer = Trainer(callbacks=[RunReport()], logger=False, accelerator="cpu", enable_checkpointing=False)
+    >>> print_summary(trainer, Path("runs/cub"))
+    results in runs/cub
+    """
     if not trainer.is_global_zero:
         return
     report = next(c for c in trainer.callbacks if isinstance(c, RunReport)).report
@@ -76,9 +93,19 @@ def summary_line(stage: str, report: dict[str, Any]) -> str:
     return f"{stage}{epochs}: top-1 {top1:.2f} %, top-5 {top5:.2f} %, mean over classes {mean:.2f} %, loss {loss}"
 
 
-def write_predictions(outputs: Sequence[Any], model: GCPNet, data: Any, folder: Path) -> None:
-    """Write ``predictions.csv``: path, class (its id), description, probability, and the true class where known."""
-    ids = model.class_names or data.class_names
+def write_predictions(outputs: Sequence[Any], model: Any, data: Any, folder: Path) -> None:
+    """Write ``predictions.csv``: path, class (its id), description, probability, and the true class where known.
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> model = SimpleNamespace(class_names=["n1", "n2"], class_descriptions=["tench", "goldfish"])
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_predictions([torch.tensor([[0.25, 0.75]])], model, None, folder)
+    1 predictions in ...predictions.csv
+    >>> (folder / "predictions.csv").read_text().splitlines()[1]
+    '0,n2,goldfish,0.7500,'
+    """
+    ids: Any = model.class_names or data.class_names
     descriptions = model.class_descriptions or getattr(data, "class_descriptions", ids)
     samples: list[Any] = getattr(data, "samples", lambda _: [])("test")
     path = folder / "predictions.csv"

@@ -23,7 +23,11 @@ def new_table(*columns: str, right: Sequence[str] = (), title: str | None = None
 
 
 def show(content: Any) -> None:
-    """Print a table or plain values: in the terminal's width, or in whole lines into a pipe."""
+    """Print a table or plain values: in the terminal's width, or in whole lines into a pipe.
+
+    >>> show({"top1": 0.5})
+    {'top1': 0.5}
+    """
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 200).print(content)

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
+from gcpzoo.cli.parser import data_modules
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
@@ -41,6 +42,7 @@ class ZooCLI(LightningCLI):
     run_checkpoint: RunCheckpoint | None = None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        data_modules()  # the parser knows those that are imported by their short names
         return super().init_parser(**{**kwargs, "exit_on_error": True})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -85,12 +85,17 @@ def test_ctrl_c_outside_of_a_training_gives_130(
     assert capsys.readouterr().err == "gcpzoo: stopped\n"
 
 
-def test_a_closed_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(argv: list[str]) -> int:
-        raise BrokenPipeError
-
-    monkeypatch.setattr("gcpzoo.cli.main.run", closed)
-    assert main(["list"]) == 0
+@pytest.mark.parametrize("arguments", [["list", "--json"], ["list", "--heads"]])
+def test_a_closed_pipe_is_no_error(arguments: list[str]) -> None:
+    """As in ``gcpzoo list | head``, whose reader leaves before all is written."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_a_defect_of_ours_is_raised_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +113,4 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
 
     monkeypatch.setattr("gcpzoo.cli.main.run", lacking)
     assert main(["list"]) == 2
-    assert "No module named 'timm'; install what the project needs" in capsys.readouterr().err
+    assert "No module named 'timm'; the installation is incomplete" in capsys.readouterr().err

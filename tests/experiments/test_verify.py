@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
 from pathlib import Path
 
@@ -29,6 +31,22 @@ def images(tmp_path, small) -> Path:
             noise = torch.randint(0, 256, (50, 60, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(noise.numpy()).save(tmp_path / "images" / name / f"{i}.png")
     return tmp_path / "images"
+
+
+def fitted(small: gcpzoo.GCPNet, images: Path) -> gcpzoo.GCPNet:
+    """The small model with a classifier that is right on all images."""
+    right = gcpzoo.GCPNet.from_config(small.config).eval()
+    right.load_state_dict(small.state_dict())
+    right.class_names, right.preprocessing = small.class_names, small.preprocessing
+    with torch.inference_mode():
+        paths = [(i, p) for i, name in enumerate(small.class_names) for p in sorted((images / name).iterdir())]
+        x = torch.stack([small.transform(Image.open(p)) for _, p in paths])
+        v = right.forward_head(right.forward_features(x), pre_logits=True)
+        v = torch.cat([v, torch.ones(len(v), 1)], 1)
+        fit = torch.linalg.lstsq(v, torch.eye(3)[[i for i, _ in paths]]).solution
+        right.classifier.weight.copy_(fit[:-1].T)
+        right.classifier.bias.copy_(fit[-1])
+    return right
 
 
 def run(*arguments: str) -> int:
@@ -86,6 +104,50 @@ def test_values_that_are_not_finite_are_found(tmp_path, small):
     assert {c.name: c.ok for c in verify(tmp_path / "broken")}["finite"] is False
 
 
+@pytest.mark.parametrize(("measured_by", "tolerance"), [("gcpzoo", 0.05), ("authors", 0.3)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_accuracy_may_differ_by_its_tolerance_in_points(measured_by, tolerance, sign, tmp_path, small, images):
+    accuracy, _ = top1(small, images)
+    assert accuracy in (pytest.approx(100 * k / 6) for k in range(7))
+    for part, ok in ((0.9, True), (1.1, False)):
+        stated = accuracy + sign * part * tolerance
+        save_local(small, tmp_path / str(ok), {"metrics": {"top1": stated}, "measured_by": measured_by})
+        check = {c.name: c for c in verify(tmp_path / str(ok), images)}["top-1"]
+        assert check.ok is ok
+        assert check.detail.startswith(f"{accuracy:.2f} % of 6 images, the record states {stated}")
+
+
+@pytest.mark.parametrize(("error", "ok"), [(0.0, True), (0.9e-3, True), (1.1e-3, False), (-1.1e-3, False)])
+def test_stored_logits_may_differ_by_a_thousandth_of_the_largest(error, ok, monkeypatch):
+    model = gcpzoo.load("resnet18_isqrt.digits")
+    logits = golden_logits(model, [1, 3, 32, 32], 7)
+    largest = max(range(10), key=lambda k: abs(logits[k]))
+    logits[(largest + 1) % 10] += error * abs(logits[largest])  # relative to the largest, not to its own logit
+    model.record = copy.copy(model.record)
+    object.__setattr__(model.record, "golden", {"seed": 7, "shape": [1, 3, 32, 32], "logits": logits})
+    monkeypatch.setattr(importlib.import_module("gcpzoo.experiments.verify"), "load", lambda name: model)
+    check = {c.name: c for c in verify("resnet18_isqrt.digits")}["golden logits"]
+    assert check.ok is ok
+    assert check.detail.startswith("relative error")
+
+
+def test_folders_are_matched_to_classes_by_name_not_by_order(small, images):
+    right, order = fitted(small, images), [2, 0, 1]
+    permuted, state = gcpzoo.GCPNet.from_config(small.config).eval(), right.state_dict()
+    for key in ("classifier.weight", "classifier.bias"):
+        state[key] = state[key][order]
+    permuted.load_state_dict(state)
+    permuted.class_names, permuted.preprocessing = [small.class_names[k] for k in order], small.preprocessing
+    assert top1(permuted, images) == (100, 6)
+    permuted.class_names = small.class_names
+    assert top1(permuted, images) == (0, 6)
+
+
+def test_a_limit_takes_evenly_spaced_images(small, images):
+    assert top1(small, images, limit=3)[1] == 3
+    assert top1(small, images, limit=100)[1] == 6
+
+
 def test_golden_logits_are_those_of_the_seed(small):
     x = torch.randn([1, 3, 48, 48], generator=torch.Generator().manual_seed(7))
     with torch.inference_mode():
@@ -94,17 +156,7 @@ def test_golden_logits_are_those_of_the_seed(small):
 
 def test_columns_in_the_other_order_are_suspected(tmp_path, small, images):
     """A classifier that is right only after the permutation, as fast-MPN-COV's old file: verify says so."""
-    right = gcpzoo.GCPNet.from_config(small.config).eval()
-    right.load_state_dict(small.state_dict())
-    right.class_names, right.preprocessing = small.class_names, small.preprocessing
-    with torch.inference_mode():
-        paths = [(i, p) for i, name in enumerate(small.class_names) for p in sorted((images / name).iterdir())]
-        x = torch.stack([small.transform(Image.open(p)) for _, p in paths])
-        v = right.forward_head(right.forward_features(x), pre_logits=True)
-        v = torch.cat([v, torch.ones(len(v), 1)], 1)
-        fit = torch.linalg.lstsq(v, torch.eye(3)[[i for i, _ in paths]]).solution
-        right.classifier.weight.copy_(fit[:-1].T)
-        right.classifier.bias.copy_(fit[-1])
+    right = fitted(small, images)
     assert top1(right, images)[0] == 100
     state = right.state_dict()
     i, j = torch.triu_indices(8, 8)

@@ -67,7 +67,7 @@ def test_a_checkpoint_rebuilds_the_same_network_without_the_files_it_started_fro
     weights.unlink()
     other = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert other.model.config == task.model.config
-    x = torch.rand(2, 3, 32, 32)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(other.eval()(x), task.eval()(x))
     loaded = gcpzoo.load(tmp_path / "x.ckpt")
     assert loaded.class_names == ["east", "north", "south"]
@@ -77,7 +77,7 @@ def test_a_checkpoint_rebuilds_the_same_network_without_the_files_it_started_fro
 
 def test_views_are_averaged(data: ImageFolder) -> None:
     task = ClassificationTask(**SMALL).eval()
-    x = torch.rand(2, 4, 3, 32, 32)
+    x = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = torch.stack([task(x[:, v]) for v in range(4)]).mean(0)
         torch.testing.assert_close(task(x), expected)
@@ -101,12 +101,26 @@ def test_mixup_and_cutmix_give_soft_targets(data: ImageFolder, tmp_path: Path) -
 
 
 def test_moving_averages_are_what_a_checkpoint_gives(data: ImageFolder, tmp_path: Path) -> None:
-    task, run = ClassificationTask(**SMALL), trainer(tmp_path, callbacks=[EMAWeightAveraging(decay=0.5)])
+    """The average is computed by hand, step by step, from the weights after every step."""
+    weights: list[torch.Tensor] = []
+
+    class Steps(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            weights.append(pl_module.model.classifier.weight.detach().clone())
+
+    task = ClassificationTask(**SMALL)
+    run = trainer(tmp_path, max_epochs=2, callbacks=[Steps(), EMAWeightAveraging(decay=0.75)], limit_val_batches=0)
     run.fit(task, data)
     run.save_checkpoint(tmp_path / "ema.ckpt")
+    assert len(weights) == 6
+    average = weights[0]
+    for weight in weights[1:]:
+        average = 0.75 * average + 0.25 * weight
     state = torch.load(tmp_path / "ema.ckpt", weights_only=True)
-    averaged = gcpzoo.load(tmp_path / "ema.ckpt").classifier.weight
-    assert torch.equal(averaged, state["state_dict"]["model.classifier.weight"])
+    loaded = gcpzoo.load(tmp_path / "ema.ckpt").classifier.weight
+    torch.testing.assert_close(loaded, average, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(loaded, weights[-1], atol=1e-4)
+    assert torch.equal(loaded, state["state_dict"]["model.classifier.weight"])
 
 
 def test_mixed_precision_keeps_the_head_in_float32(data: ImageFolder, tmp_path: Path) -> None:

@@ -1,0 +1,256 @@
+"""Every config states its recipe: what the trainer's parser makes of each file, against the papers' numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import gcpzoo.data
+from gcpzoo.data import ImageDataModule
+from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.paths import resource
+from gcpzoo.training import OptimizerConfig, ScheduleConfig
+
+CONFIGS = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+SGD = {"name": "SGD", "layer_decay": None, "head_lr_factor": 1, "decay_norm_and_bias": True, "args": None}
+ADAMW = {**SGD, "name": "AdamW", "weight_decay": 0.01}
+RESNET = {"backbone": "resnet50", "head": "isqrt", "dim": "auto", "label_smoothing": 0, "mixup_alpha": 0}
+FINE_GRAINED = {
+    "model": {**RESNET, "pretrained_backbone": True, "last_stride": 1},
+    "optimizer": {**SGD, "lr": 1.2e-3, "weight_decay": 1e-4, "classifier_lr_factor": 5},
+    "rates": {0: 1, 99: 1},
+    "data": {"batch_size": 10, "views": "mirror"},
+    "side": 448,
+    "trainer": {"max_epochs": 100},
+}
+IMAGENET = {"classifier_lr_factor": 1, "weight_decay": 1e-4}
+SMALL_IMAGES = {"schedule": {"name": "cosine", "interval": "step", "warmup_epochs": 0}}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Li et al., CVPR 2018, and their fast-MPN-COV: the script's 1e-3 of weight decay never takes effect.
+    "finetune/cub_isqrt.yaml": {"class": "CUB200", **FINE_GRAINED, "resize": 448},
+    "finetune/aircraft_isqrt.yaml": {"class": "FGVCAircraft", **FINE_GRAINED, "resize": (512, 512)},
+    "finetune/cars_isqrt.yaml": {"class": "StanfordCars", **FINE_GRAINED, "resize": (448, 448)},
+    # Song et al., ICCV 2021.
+    "finetune/cub_svd_pade.yaml": {
+        "class": "CUB200",
+        "model": {**RESNET, "head": "svd_pade", "pretrained_backbone": True},
+        "optimizer": {**SGD, "lr": 3e-3, "weight_decay": 1e-4, "classifier_lr_factor": 20},
+        "rates": {0: 1, 49: 1, 50: 0.1, 99: 0.1, 100: 0.01, 199: 0.01},
+        "data": {"batch_size": 10, "views": "single"},
+        "side": 448,
+        "resize": 448,
+        "trainer": {"max_epochs": 200},
+    },
+    # Lin et al., ICCV 2015: 100 epochs of the classifier alone at 1.0, then everything at 1e-3.
+    "finetune/cub_bcnn_two_stage.yaml": {
+        "class": "CUB200",
+        "model": {"backbone": "vgg16", "pretrained_backbone": True, "head": "bcnn", "dim": None},
+        "optimizer": {**SGD, "lr": 1.0, "weight_decay": 5e-4, "classifier_lr_factor": 1},
+        "rates": {0: 1, 199: 1},
+        "data": {"batch_size": 10},
+        "side": 448,
+        "resize": 448,
+        "trainer": {"max_epochs": 200},
+        "callbacks": {"gcpzoo.training.StagedUnfreezing": {"unfreeze_at": 100, "lr_factor": 1e-3}},
+    },
+    # fast-MPN-COV on ImageNet.
+    "pretrain/imagenet_isqrt.yaml": {
+        "class": "ImageNet",
+        "model": {**RESNET, "pretrained_backbone": False},
+        "optimizer": {**SGD, **IMAGENET, "lr": 0.1},
+        "rates": {0: 1, 29: 1, 30: 0.1, 44: 0.1, 45: 0.01, 59: 0.01, 60: 0.001, 64: 0.001},
+        "data": {"batch_size": 160},
+        "side": 224,
+        "trainer": {"max_epochs": 65},
+    },
+    # Song et al., ICCV 2021: the hybrid switch at the last drop, epoch 45 of 60.
+    "pretrain/imagenet_svd_pade_hybrid.yaml": {
+        "class": "ImageNet",
+        "model": {**RESNET, "pretrained_backbone": False},
+        "optimizer": {**SGD, **IMAGENET, "lr": 0.0794},
+        "rates": {0: 1, 29: 1, 30: 0.1, 44: 0.1, 45: 0.01, 59: 0.01},
+        "data": {"batch_size": 256},
+        "side": 224,
+        "trainer": {"max_epochs": 60, "gradient_clip_val": 5},
+        "callbacks": {"gcpzoo.training.HybridRoot": {"root": "svd_pade", "epoch": None, "condition": None}},
+    },
+    # Wang et al., CVPR 2020, LRadju: (1 - (e - 1)/49)² with e from 1 on.
+    "pretrain/imagenet_lradju.yaml": {
+        "class": "ImageNet",
+        "model": {**RESNET, "backbone": "resnet18", "pretrained_backbone": False},
+        "optimizer": {**SGD, **IMAGENET, "lr": 0.1},
+        "rates": {0: 1, 7: (42 / 49) ** 2, 28: (21 / 49) ** 2, 48: (1 / 49) ** 2, 49: 0},
+        "data": {"batch_size": 256},
+        "side": 224,
+        "trainer": {"max_epochs": 50},
+    },
+    # Wang et al., NeurIPS 2022, on DeiT's recipe.
+    "pretrain/imagenet_dropcov_deit.yaml": {
+        "class": "ImageNet",
+        "model": {
+            "backbone": "timm:deit_small_patch16_224", "backbone_args": {"drop_path_rate": 0.1}, "head": "dropcov",
+            "label_smoothing": 0.1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "fusion": "sum", "dim": 256,
+        },
+        "optimizer": {**ADAMW, "lr": 1e-3, "weight_decay": 0.03, "decay_norm_and_bias": False},
+        "schedule": {"name": "cosine", "warmup_epochs": 5},
+        "rates": {5: 1, 152: (1 + math.cos(math.pi * 147 / 295)) / 2, 299: (1 + math.cos(math.pi * 294 / 295)) / 2},
+        "data": {"batch_size": 1024, "augment": {"randaugment": 9, "erasing": 0.25}},
+        "side": 224,
+        "trainer": {"max_epochs": 300},
+        "callbacks": {"lightning.pytorch.callbacks.EMAWeightAveraging": {"decay": 0.99996}},
+    },
+    # Ours, as the records of the models trained by them say.
+    "pretrain/digits.yaml": {
+        **SMALL_IMAGES,
+        "class": "Digits",
+        "model": {"backbone": "resnet18", "until": "layer2", "head": "isqrt", "dim": 64, "label_smoothing": 0.1},
+        "optimizer": {**SGD, "lr": 0.05, "weight_decay": 5e-4, "classifier_lr_factor": 5},
+        "data": {"batch_size": 32, "augment": {"crop": "random", "flip": 0}},
+        "side": 32,
+        "trainer": {"max_epochs": 15},
+    },
+    "finetune/digits.yaml": {
+        **SMALL_IMAGES,
+        "class": "Digits",
+        "model": {
+            "backbone": "mobilenet_v2", "until": "features.13", "head": "isqrt", "dim": None,
+            "backbone_weights": "mobilenet_v2_isqrt.grocery81",
+        },
+        "optimizer": {**ADAMW, "lr": 3e-4, "classifier_lr_factor": 10},
+        "data": {"batch_size": 32, "val_fraction": 0.1},
+        "side": 96,
+        "trainer": {"max_epochs": 3},
+    },
+    "finetune/images.yaml": {
+        **SMALL_IMAGES,
+        "class": "ImageFolder",
+        "model": {
+            "backbone": "mobilenet_v2", "head": "isqrt", "dim": "auto", "label_smoothing": 0.1,
+            "backbone_weights": "mobilenet_v2_isqrt.grocery81",
+        },
+        "optimizer": {**ADAMW, "lr": 2e-4, "classifier_lr_factor": 20},
+        "data": {"batch_size": 16, "val_fraction": 0.1},
+        "side": 160,
+        "trainer": {"max_epochs": 4},
+    },
+    "finetune/grocery81.yaml": {
+        **SMALL_IMAGES,
+        "class": "ImageFolder",
+        "model": {"backbone": "mobilenet_v2", "head": "isqrt", "dim": 128, "label_smoothing": 0.1},
+        "optimizer": {**ADAMW, "lr": 5e-4, "classifier_lr_factor": 10},
+        "data": {"batch_size": 16, "augment": {"crop": "random_resized", "scale": [0.3, 1.0]}},
+        "side": 160,
+        "resize": 160,
+        "trainer": {"max_epochs": 12},
+    },
+    "finetune/cub50.yaml": {
+        **SMALL_IMAGES,
+        "class": "ImageFolder",
+        "model": {
+            "backbone": "resnet18", "until": "layer3", "head": "isqrt", "dim": None, "label_smoothing": 0.1,
+            "frozen": ["conv1", "bn1", "layer1"],
+        },
+        "optimizer": {**ADAMW, "lr": 2e-4, "classifier_lr_factor": 50},
+        "data": {"batch_size": 16, "val_fraction": 0, "augment": {"crop": "random"}},
+        "side": 224,
+        "resize": 227,
+        "trainer": {"max_epochs": 10},
+    },
+    "evaluate/imagenet.yaml": {"class": "ImageNet", "data": {"batch_size": 64, "views": "single"}, "side": 224},
+    "evaluate/finegrained.yaml": {"class": "CUB200", "data": {"batch_size": 16, "views": "mirror"}, "side": 448},
+}  # fmt: skip
+
+
+@pytest.fixture
+def resolve(cli: Callable) -> Callable[..., dict[str, Any]]:
+    """What the parser makes of a command line, as a nested dictionary."""
+
+    def resolved(command: str, *arguments: object) -> dict[str, Any]:
+        code, out, err = cli(command, *arguments, "--data.root", "absent", "--print_config")
+        if "data.root" in err:  # a data set that is part of a library
+            code, out, err = cli(command, *arguments, "--print_config")
+        assert code == 0, err
+        return yaml.safe_load(out)
+
+    return resolved
+
+
+def rates(values: dict[str, Any], epochs: int) -> list[float]:
+    """Factor of the learning rate in every epoch."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = ScheduleConfig(**values).create(optimizer, epochs)
+    found = []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def contains(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for key, value in expected.items():
+        if isinstance(value, dict) and key == "augment":
+            contains(found[key], value)
+        else:
+            assert found[key] == value, key
+
+
+def preprocessing(data: dict[str, Any]) -> Preprocessing:
+    """The preprocessing of a resolved data module, without its files."""
+    kind = getattr(gcpzoo.data, data["class_path"].rpartition(".")[2])
+    given = data["init_args"].get("preprocessing")
+    if given:
+        return Preprocessing(**given)
+    assert issubclass(kind, ImageDataModule)
+    return kind.rule(data["init_args"]["image_size"])
+
+
+def test_every_config_has_a_recipe_here() -> None:
+    assert sorted(RECIPES) == CONFIGS
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_states_its_recipe(name: str, resolve: Callable) -> None:
+    recipe = RECIPES[name]
+    config = resolve("test" if name.startswith("evaluate") else "fit", "--config", name)
+    assert config["data"]["class_path"] == f"gcpzoo.data.{recipe['class']}"
+    contains(config["data"]["init_args"], recipe["data"])
+    rule = preprocessing(config["data"])
+    assert rule.crop == recipe["side"] or rule.resize == (recipe["side"],) * 2
+    if "resize" in recipe:
+        assert rule.resize == recipe["resize"]
+    if name.startswith("evaluate"):
+        return
+    assert config["seed_everything"] == 0
+    contains(config["model"], recipe["model"])
+    contains(config["model"]["optimizer"], recipe["optimizer"])
+    contains(config["model"]["schedule"], recipe.get("schedule", {}))
+    contains(config["trainer"], recipe["trainer"])
+    found = rates(config["model"]["schedule"], recipe["trainer"]["max_epochs"])
+    assert {e: found[e] for e in recipe.get("rates", {})} == pytest.approx(recipe.get("rates", {}), rel=1e-3, abs=1e-12)
+    given = {c["class_path"]: c.get("init_args", {}) for c in config["trainer"]["callbacks"] or []}
+    assert set(given) == set(recipe.get("callbacks", {}))
+    for callback, arguments in recipe.get("callbacks", {}).items():
+        contains(given[callback], arguments)
+    optimizer = OptimizerConfig(**config["model"]["optimizer"]).create(gcpzoo.create_model("resnet18", "gap", 2))
+    if optimizer.param_groups[0].get("momentum") is not None:
+        assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_lrfast_is_had_by_the_options_that_the_file_names(resolve: Callable) -> None:
+    name = "pretrain/imagenet_lradju.yaml"
+    comment = " ".join(line.lstrip("# ") for line in (resource("configs") / name).read_text().splitlines()[:4])
+    options = re.findall(r"(--\S+) (\d+)", comment.partition("LRfast: ")[2])
+    config = resolve("fit", "--config", name, *(part for option in options for part in option))
+    assert config["trainer"]["max_epochs"] == 30
+    found = rates(config["model"]["schedule"], 30)
+    assert found[0] == 1
+    assert found[13] == pytest.approx((39 / 52) ** 11)
+    assert found[26] == pytest.approx((26 / 52) ** 11)
