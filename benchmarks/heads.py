@@ -4,8 +4,8 @@
 
 Each round runs every version once, in turn, on the same features: forward and backward of the head, from features to
 vector, without a reduction layer. ``ratio`` is the median over the rounds of textbook time / own time. With
-``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less. Freed memory is
-kept for all versions, as the training commands do; otherwise fetching pages anew makes the figures jump.
+``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less. Freed memory
+is kept for all versions, as the training commands do; otherwise fetching pages anew makes the figures jump.
 
 Versions: ``textbook`` (benchmarks/textbook.py); ``gcpzoo`` (what the head does here); for isqrt both of its ways,
 ``eigen`` (the polynomial on the eigenvalues, on a CPU from 64 rows) and ``iterated`` (products). The study table adds

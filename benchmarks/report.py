@@ -63,9 +63,9 @@ def memory(rows: list[Row]) -> str:
             cells = [row["head"], row["d"], row["map"], *(f"{100 * mb / textbook:.1f} %" for mb in shares)]
             lines.append(dict(zip(MEMORY, cells)))
     return (
-        "Saved bytes as a share of the textbook's. A network keeps the features anyway, for the activation that made them:\n"
-        "a head costs the memory beyond them. The features alone are the least from which a gradient can be computed\n"
-        "(`recomputed`: every head with `recompute=True`).\n\n"
+        "Saved bytes as a share of the textbook's. A network keeps the features anyway, for the activation that\n"
+        "made them: a head costs the memory beyond them. The features alone are the least from which a gradient can be\n"
+        "computed (`recomputed`: every head with `recompute=True`).\n\n"
         f"{table(lines, MEMORY)}"
     )
 
@@ -89,7 +89,7 @@ def heads(rows: list[Row]) -> str:
 
 
 def speed(rows: list[Row], steps: list[Row]) -> str:
-    """Say how many times faster than the textbook each head is, and what a training step costs beside average pooling."""
+    """Say how much faster than the textbook each head is, and what a training step costs beside average pooling."""
     shown = [r for r in rows if r["study"] == "table"]
     maps = list(dict.fromkeys((r["d"], r["map"]) for r in shown))
     lines = []
