@@ -50,6 +50,6 @@ def _config_of(name: str) -> tuple[dict[str, Any], int | None]:
         return model.config, model.preprocessing.crop if model.preprocessing else None
     for head in sorted(describe_heads(), key=len, reverse=True):
         if name.endswith(f"_{head}"):
-            return {"backbone": name.removesuffix(f"_{head}"), "head": head}, None
+            return {"backbone": name.removesuffix(f"_{head}"), "head": head, "num_classes": 1000}, None
     get_record(name)  # raises, naming the nearest
     raise ZooError(f"name must be a model of the zoo or BACKBONE_HEAD, got {name!r}")

@@ -22,7 +22,7 @@ Cli = Callable[..., tuple[int, str, str]]
         (["--model.optimizer.name", "sdg"], "unknown optimizer 'sdg'"),
         (["--model.schedule.name", "cosin"], "cosine"),
         (["--model.optimizer.lr", "fast"], "optimizer"),
-        (["--model.backbone_weights", "absent.pth"], "no file 'absent.pth'"),
+        (["--model.backbone_weights", "absent.pth"], "no weights file 'absent.pth'"),
         (["--model.backbone_weights", "resnet18_isqrt.digitz"], "unknown model"),
         (["--trainer.max_epohcs", "3"], "did you mean trainer.max_epochs"),
         (["--config", "absent.yaml"], "unknown config file 'absent.yaml'"),
