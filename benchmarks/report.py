@@ -64,8 +64,8 @@ def memory(rows: list[Row]) -> str:
             lines.append(dict(zip(MEMORY, cells)))
     return (
         "Saved bytes as a share of the textbook's. A network keeps the features anyway, for the activation that\n"
-        "made them: a head costs the memory beyond them. The features alone are the least from which a gradient can be\n"
-        "computed (`recomputed`: every head with `recompute=True`).\n\n"
+        "made them: a head costs the memory beyond them. The features alone are the least from which a gradient can\n"
+        "be computed (`recomputed`: every head with `recompute=True`).\n\n"
         f"{table(lines, MEMORY)}"
     )
 
