@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -175,3 +176,10 @@ def test_the_schedule_by_step_covers_the_whole_training(folder: Path, tmp_path: 
     trainer.fit(task, ImageFolder(str(folder), image_size=32, batch_size=6, workers=0))
     assert trainer.global_step == 6
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", None)])
+def test_gradients_are_clipped_before_a_fused_step_would_unscale_them(precision: str, fused: bool | None) -> None:
+    task = ClassificationTask(**NETWORK)
+    task.trainer = SimpleNamespace(precision=precision, max_epochs=1)  # type: ignore[assignment]
+    assert task.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
