@@ -150,6 +150,7 @@ def test_metrics_count_each_class_once_on_unbalanced_data(tmp_path: Path) -> Non
     predicted, true = [0, 0, 0, 1, 1, 2, 5], [0, 0, 0, 0, 1, 1, 2]
     for i, k in enumerate(predicted):
         logits[i, k] = 5.0
+    logits[5] = torch.tensor([4.0, 0.5, 5.0, 3.0, 2.0, -1.0])  # the true class 1 is the fifth of six
     logits[6] = torch.tensor([3.0, 2.0, -9.0, 1.0, 0.5, 4.0])  # the true class 2 is the last of six
     task.test_metrics.update(logits, torch.tensor(true))
     values = task.test_metrics.compute()
