@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import gcpzoo
+from gcpzoo.hub.records import get_record
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -32,3 +33,11 @@ def test_heads_and_backbones_are_listed_by_pattern(cli: Cli) -> None:
     assert [row["name"] for row in json.loads(cli("list", "--heads", "--json", "mp*")[1])] == ["mpa_lya", "mpn_cov"]
     assert cli("list", "--backbones", "resnet18*")[1].split() == ["resnet18"]
     assert "timm:resnet18d" in cli("list", "--timm", "*resnet18*")[1].split()
+
+
+def test_models_in_the_package_are_listed_before_those_to_fetch(cli: Cli) -> None:
+    names = set(gcpzoo.list_models())
+    rows = [line.split()[0] for line in cli("list")[1].splitlines() if line.split()[:1] and line.split()[0] in names]
+    embedded = [name for name in rows if get_record(name).kind == "embedded"]
+    assert embedded
+    assert rows == [*sorted(embedded), *sorted(set(rows) - set(embedded))]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gcpzoo.cli.zoo_cli import ZooCLI
+
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -38,3 +40,15 @@ def test_unreadable_images_are_named_and_counted(cli: Cli, folder: Path, run_fol
     assert code == 2
     assert "1 of 2 images cannot be read: bad.png" in err
     assert "1.png" in out  # the good one is still answered
+
+
+def test_a_data_module_is_predicted_on_one_device_unless_told_otherwise(
+    cli: Cli, small_fit: list[str], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | str] = []
+    monkeypatch.setattr(ZooCLI, "predict", lambda self, **_: seen.append(self.config.predict.trainer.devices))
+    ckpt = run_folder / "checkpoints" / "last.ckpt"
+    for devices in ([], ["--trainer.devices", 2, "--trainer.accelerator", "cpu"]):
+        code, _, err = cli("predict", *small_fit[1:9], "--ckpt_path", ckpt, *devices)
+        assert code == 0, err
+    assert [int(devices) for devices in seen] == [1, 2]

@@ -11,6 +11,7 @@ import torch
 
 import gcpzoo
 from gcpzoo.functional import covariance
+from gcpzoo.models.preprocessing import Preprocessing
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -137,7 +138,8 @@ def test_an_evaluation_takes_the_models_own_image_size_unless_one_is_typed(
     cli: Cli, small_fit: list[str], run_folder: Path
 ) -> None:
     ckpt = run_folder / "checkpoints" / "last.ckpt"
-    for output, typed, crop in (("own", [], 32), ("typed", ["--data.image_size", 40], 40)):
+    sizes = (("own", [], 32), ("typed", ["--data.image_size", 40], 40), ("default", ["--data.image_size", 224], 224))
+    for output, typed, crop in sizes:
         code, _, err = cli("test", *small_fit[1:9], "--ckpt_path", ckpt, "--output", output, *typed)
         assert code == 0, err
         assert json.loads(Path(output, "metrics.json").read_text())["data"]["preprocessing"]["crop"] == crop
@@ -191,3 +193,22 @@ def test_the_spectrum_of_a_run_is_that_of_its_test_images(
         assert found["normalized"] == pytest.approx((roots / roots[:, :1]).mean(0).tolist(), abs=1e-4)
     else:
         assert "normalized" not in found
+
+
+def test_a_training_keeps_the_mean_of_its_start_and_the_size_of_its_data(
+    cli: Cli, small_fit: list[str], tmp_path: Path
+) -> None:
+    model = gcpzoo.create_model("resnet18", "gap", 7, until="layer1")
+    model.preprocessing = Preprocessing(resize=64, crop=48, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    gcpzoo.hub.save_local(model, tmp_path / "start")
+    arguments = [*small_fit[:11], "--model", tmp_path / "start", "--trainer.max_epochs", 1, "--output", "o"]
+    code, _, err = cli(*arguments, "--trainer.accelerator", "cpu")
+    assert code == 0, err
+    rule = json.loads(Path("o/metrics.json").read_text())["data"]["preprocessing"]
+    assert (rule["mean"], rule["std"], rule["crop"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 32)
+
+
+def test_a_model_is_not_evaluated_on_another_number_of_classes(cli: Cli, small_fit: list[str], start: Path) -> None:
+    code, _, err = cli("test", *small_fit[1:9], "--model", start)
+    assert code == 2
+    assert "the data has 3 classes, the model 7: it can only be evaluated on its own" in err

@@ -185,3 +185,25 @@ def test_validation_and_test_are_not_confused(data: ImageFolder, tmp_path: Path)
     for stage, expected in (("validate", validated), ("test", tested)):
         found = {k: report.report[stage][k] for k in ("loss", "top1", "top5", "per_class")}
         assert found == {k: expected[k] for k in found}
+
+
+def test_an_epoch_that_is_trained_again_replaces_its_row(data: ImageFolder, tmp_path: Path) -> None:
+    report = RunReport()
+    rows = [{"epoch": e, "train/loss": -1.0} for e in range(3)]
+    report.load_state_dict({"fit": {"epochs": 3, "history": rows, "seconds": 1.0}})
+    trainer(tmp_path, max_epochs=2, callbacks=[report]).fit(ClassificationTask(**NETWORK), data)
+    history = report.report["fit"]["history"]
+    assert [row["epoch"] for row in history] == [0, 1]
+    assert all(row["train/loss"] > 0 for row in history)
+
+
+def test_the_accuracy_of_a_class_is_the_share_of_its_own_images(data: ImageFolder, tmp_path: Path) -> None:
+    report, task = RunReport(), ClassificationTask(**NETWORK)
+    run = trainer(tmp_path, callbacks=[report])
+    with torch.no_grad():
+        task.model.classifier.weight.zero_()
+        task.model.classifier.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))  # whatever the image, the second class
+    run.test(task, data, verbose=False)
+    assert report.report["test"]["accuracy_of_class"] == {"east": 0.0, "north": 1.0, "south": 0.0}
+    assert report.report["test"]["images"] == 9
+    assert report.report["test"]["top1"] == pytest.approx(1 / 3, abs=1e-6)

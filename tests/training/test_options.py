@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -149,6 +150,7 @@ def test_metrics_count_each_class_once_on_unbalanced_data(tmp_path: Path) -> Non
     predicted, true = [0, 0, 0, 1, 1, 2, 5], [0, 0, 0, 0, 1, 1, 2]
     for i, k in enumerate(predicted):
         logits[i, k] = 5.0
+    logits[5] = torch.tensor([4.0, 0.5, 5.0, 3.0, 2.0, -1.0])  # the true class 1 is the fifth of six
     logits[6] = torch.tensor([3.0, 2.0, -9.0, 1.0, 0.5, 4.0])  # the true class 2 is the last of six
     task.test_metrics.update(logits, torch.tensor(true))
     values = task.test_metrics.compute()
@@ -175,3 +177,10 @@ def test_the_schedule_by_step_covers_the_whole_training(folder: Path, tmp_path: 
     trainer.fit(task, ImageFolder(str(folder), image_size=32, batch_size=6, workers=0))
     assert trainer.global_step == 6
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", None)])
+def test_gradients_are_clipped_before_a_fused_step_would_unscale_them(precision: str, fused: bool | None) -> None:
+    task = ClassificationTask(**NETWORK)
+    task.trainer = SimpleNamespace(precision=precision, max_epochs=1)  # type: ignore[assignment]
+    assert task.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
