@@ -33,10 +33,12 @@ def run(args: argparse.Namespace) -> int:
 
     It stops at the first command that fails or is interrupted, and returns its exit code.
     """
+    from rich.markup import escape
+
     start, folder = time.perf_counter(), _prepare(args.data, args.output)
     results: dict[str, Any] = {}
     for arguments in _commands(args, folder):
-        say(f"\n[bold]$ gcpzoo {' '.join(arguments)}[/bold]")
+        say(f"\n[bold]$ gcpzoo {escape(' '.join(arguments))}[/bold]")
         if code := args.run_command(arguments):
             return code
         if arguments[0] == "test":
@@ -46,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     _show_results(results, folder)
     seconds = time.perf_counter() - start
     (folder / "demo.json").write_text(json.dumps({"seconds": round(seconds, 1), "runs": results}, indent=2) + "\n")
-    say(f"\nDone in {seconds:.0f} s. Plots and figures are in {folder}; predict with one of the models:")
-    say(f"  gcpzoo predict --model {folder}/isqrt/checkpoints/last.ckpt IMAGE")
+    say(f"\nDone in {seconds:.0f} s. Plots and figures are in {escape(str(folder))}; predict with one of the models:")
+    say(f"  gcpzoo predict --model {escape(str(folder))}/isqrt/checkpoints/last.ckpt IMAGE")
     return 0
 
 
@@ -83,7 +85,7 @@ def _commands(args: argparse.Namespace, folder: Path) -> list[list[str]]:
         commands.append(["test", "--model", PRETRAINED, "--data", "Digits", "--output", str(folder / PRETRAINED)])
     config = "finetune/images.yaml" if args.data else "finetune/digits.yaml"
     options = ["--data", "ImageFolder", "--data.root", args.data] if args.data else []
-    options += ["--trainer.max_epochs", str(args.epochs)] if args.epochs else []
+    options += ["--trainer.max_epochs", str(args.epochs)] if args.epochs is not None else []
     for head in HEADS:
         commands.append(["fit", "--config", config, "--model.head", head, "--output", str(folder / head), *options])
     return commands

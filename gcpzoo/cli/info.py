@@ -38,7 +38,15 @@ def run(args: argparse.Namespace) -> None:
     from gcpzoo.models import GCPNet, model_complexity
 
     model: Any = GCPNet.from_config(config)
-    show(model_complexity(model, args.size or size or model.backbone.input_size))
+    side = args.size if args.size is not None else size or model.backbone.input_size
+    if side < 1:
+        raise ZooError(f"size must be at least 1, got {side}")
+    try:
+        counted = model_complexity(model, side)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ZooError(f"{args.name} does not take images of {side} pixels: {reason}") from error
+    show(counted)
 
 
 def _config_of(name: str) -> tuple[dict[str, Any], int | None]:

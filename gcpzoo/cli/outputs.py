@@ -21,7 +21,7 @@ def output_folder(config: Any, subcommand: str) -> Path:
     """Choose the run's folder: ``--output``, else that of the checkpoint, else a new ``runs/BACKBONE_HEAD[-2…]``.
 
     Raises:
-        ZooError: if a new training would write into the folder of another run.
+        ZooError: if a new training would write into the folder of another run, or an evaluation into a training's.
 
     >>> from jsonargparse import Namespace
     >>> output_folder(Namespace(output=None, ckpt_path="runs/cub/checkpoints/last.ckpt", model=Namespace()), "fit")
@@ -35,6 +35,8 @@ def output_folder(config: Any, subcommand: str) -> Path:
             raise ZooError(
                 f"{str(folder)!r} holds a run already: give another --output, or --ckpt_path to go on with it"
             )
+        if subcommand != "fit" and (folder / "checkpoints").is_dir():
+            raise ZooError(f"{str(folder)!r} holds a training, whose results stay as they are: give another --output")
         return folder
     path = Path(config.get("ckpt_path") or config.model.checkpoint or "")
     run = path.parent.parent if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else None

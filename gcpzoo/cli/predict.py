@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, printable
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps([answer.to_dict() for answer in good], indent=2, ensure_ascii=False))
     else:
         for answer in good:
-            print(answer.path)
+            print(printable(answer.path))
             for c in answer.classes:
-                print(f"  {100 * c.probability:6.2f} %  {c.description}")
+                print(f"  {100 * c.probability:6.2f} %  {printable(c.description)}")
     bad = [answer.error.removeprefix("cannot read image ") for answer in answers if answer.error is not None]
     if bad:
         raise ZooError(f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(bad[:10])}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -68,7 +69,23 @@ def _find_config(name: str) -> str:
     if path.is_file():
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except UnicodeDecodeError:
+            raise ZooError(f"config file {name!r} must be text in UTF-8") from None
+        except yaml.YAMLError:
             return str(path)  # the parser says what is wrong with it
+        _check_groups(content, path)
         refuse_former_names(content, where=f"{path}: ")
     return str(path)
+
+
+def _check_groups(content: Any, path: Path) -> None:
+    """Refuse a plain value where a config has a group of options."""
+    if not isinstance(content, Mapping):
+        return  # the parser says so
+    model = content.get("model")
+    groups = {key: content.get(key) for key in ("model", "trainer")}
+    if isinstance(model, Mapping):
+        groups |= {f"model.{key}": model.get(key) for key in ("optimizer", "schedule")}
+    for key, value in groups.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise ZooError(f"{path}: {key} must be a mapping of options, got {value!r}")

@@ -9,7 +9,7 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
     p = subparsers.add_parser("verify", help="check a checkpoint's hash, tensors, logits and accuracy")
-    p.add_argument("model", help="as for loading")
+    p.add_argument("model", help="a zoo name, a folder, hf-hub:owner/repo or a run's .ckpt")
     p.add_argument("--data", help="a folder with one subfolder of images a class (the test split) to measure top-1 on")
     p.add_argument("--batch-size", type=int, default=64)
     p.add_argument("--device", default="cpu")

@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -109,12 +110,12 @@ class ZooCLI(LightningCLI):
             differing = [part for part in parts if given[part] != stored.get(part)]
             if not differing:
                 return
-            key, stored, given = differing[0], stored.get(differing[0]), given[differing[0]]
+            key, stored, given = f"{key}.{differing[0]}", stored.get(differing[0]), given[differing[0]]
         if given not in (stored, "auto"):
             raise ZooError(f"{path} was trained with {key}={stored!r}, which --ckpt_path keeps: leave out {given!r}")
 
     def _name_classes(self, config: Namespace) -> None:
-        """Evaluate on folders by the model's own classes: some may be missing, none may be new."""
+        """Label folders with the model's classes; folders may be missing, but not added."""
         data = config.data
         if not data.class_path.endswith(".ImageFolder") or data.init_args.get("classes") is not None:
             return
@@ -137,7 +138,11 @@ class ZooCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RichProgressBar(leave=True))
         kwargs["callbacks"] = [*callbacks, RunReport()]
-        return super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+            raise ZooError(f"trainer.devices must be at most the {cores} cores, got {trainer.num_devices}")
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         try:

@@ -81,6 +81,8 @@ class Predictor:
                 continue
             with torch.inference_mode():
                 p, k = self.model(self.transform(image)[None]).softmax(1)[0].topk(self.top)
+            if not p.isfinite().all():
+                raise ZooError(f"the model answers {path} with values that are not finite: its weights are damaged")
             scores = (
                 ClassScore(self.names[i], self.descriptions[i], round(v, 4)) for v, i in zip(p.tolist(), k.tolist())
             )

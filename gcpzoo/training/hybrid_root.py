@@ -11,7 +11,7 @@ from gcpzoo.errors import ZooError
 
 
 class HybridRoot(Callback):
-    """Switch the head to another root in the course of the training.
+    """Switch the head to another root during training.
 
     The switch is written into the model's configuration, so that a checkpoint made after it loads with the new root.
 
@@ -44,6 +44,7 @@ class HybridRoot(Callback):
         head = pl_module.model.head
         if not hasattr(head, "switch_root"):
             raise ZooError(f"HybridRoot needs a head whose root can be exchanged, such as isqrt; this is {head.name}")
+        chosen = self.epoch
         if self.epoch is None and self.condition is None:
             milestones = pl_module.schedule_config.milestones
             if not milestones:
@@ -52,6 +53,8 @@ class HybridRoot(Callback):
         before = head.root
         head.switch_root(self.root)  # an unknown root fails now, not at the switch
         head.switch_root(before)
+        if chosen is not None and 0 < (trainer.max_epochs or -1) <= chosen and not trainer.fast_dev_run:
+            raise ZooError(f"epoch must be less than the {trainer.max_epochs} epochs, got {chosen}")
         if self.switched is not None:
             self._switch(pl_module)
 

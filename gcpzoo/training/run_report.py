@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gcpzoo import __version__
 from gcpzoo.analysis import head_spectra, mean_relative, plots
+from gcpzoo.errors import ZooError
 
 FORMAT = 2
 METRICS = ("loss", "top1", "top5", "per_class")
@@ -60,7 +61,7 @@ class RunReport(Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "metrics.json"
         if not self.report and stage != "fit" and path.is_file():
-            self.report = json.loads(path.read_text())
+            self.report = _read(path, pl_module.model.config)
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -133,6 +134,17 @@ class RunReport(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(self.report, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _read(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Read the report that an evaluation adds to; one of another model is refused."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ZooError(f"{path} is not JSON ({error}): remove it, or give another --output") from None
+    if not isinstance(report, dict) or report.get("model") != json.loads(json.dumps(config, default=str)):
+        raise ZooError(f"{path} is the report of another model: give another --output")
+    return report
 
 
 def _writes(trainer: Any) -> bool:

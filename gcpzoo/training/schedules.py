@@ -92,6 +92,8 @@ class ScheduleConfig:
         """
         if self.warmup_epochs >= max(epochs, 1):
             raise ZooError(f"warmup_epochs must be less than the {epochs} epochs, got {self.warmup_epochs}")
+        if self.name == "step" and not self.milestones:
+            raise ZooError("schedule step must have milestones, got none")
         warm = self.warmup_epochs * steps_per_epoch
         after = self._after_warmup(optimizer, epochs - self.warmup_epochs, steps_per_epoch, warm)
         if not warm:

@@ -35,6 +35,10 @@ class StagedUnfreezing(Callback):
             raise ZooError(f"lr_factor must be positive, got {lr_factor}")
         self.unfreeze_at, self.lr_factor = unfreeze_at, lr_factor
 
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if 0 < (trainer.max_epochs or -1) <= self.unfreeze_at and not trainer.fast_dev_run:
+            raise ZooError(f"unfreeze_at must be less than the {trainer.max_epochs} epochs, got {self.unfreeze_at}")
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         frozen = trainer.current_epoch < self.unfreeze_at
         backbone = pl_module.model.backbone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -166,10 +167,21 @@ class ClassificationTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule in Lightning's form."""
         optimizer = self.optimizer_config.create(self.model, fused=self.trainer.precision != "16-mixed")
-        epochs, interval = self.trainer.max_epochs or 1, self.schedule_config.interval
-        steps = max(1, round(self.trainer.estimated_stepping_batches / epochs)) if interval == "step" else 1
-        scheduler = self.schedule_config.create(optimizer, epochs, steps)
+        epochs, steps = self._length()
+        interval = self.schedule_config.interval
+        scheduler = self.schedule_config.create(optimizer, epochs, steps if interval == "step" else 1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def _length(self) -> tuple[int, int]:
+        """Return the epochs of the training, also where ``max_steps`` ends it, and the steps of an epoch."""
+        total, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or -1
+        if not math.isfinite(total):
+            raise ZooError("a schedule needs an end: set trainer.max_epochs or trainer.max_steps")
+        self.trainer.fit_loop.setup_data()  # with max_steps alone the batches are not counted yet
+        batches = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        if epochs < 1 or self.trainer.max_steps > 0:
+            epochs = math.ceil(total / max(batches, 1))
+        return max(epochs, 1), max(1, round(total / max(epochs, 1)))
 
     # --- Lightning's hooks
 

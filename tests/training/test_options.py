@@ -182,5 +182,7 @@ def test_the_schedule_by_step_covers_the_whole_training(folder: Path, tmp_path: 
 @pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", None)])
 def test_gradients_are_clipped_before_a_fused_step_would_unscale_them(precision: str, fused: bool | None) -> None:
     task = ClassificationTask(**NETWORK)
-    task.trainer = SimpleNamespace(precision=precision, max_epochs=1)  # type: ignore[assignment]
+    loop = SimpleNamespace(setup_data=lambda: None)
+    length = {"max_epochs": 1, "max_steps": -1, "estimated_stepping_batches": 1, "num_training_batches": 1}
+    task.trainer = SimpleNamespace(precision=precision, accumulate_grad_batches=1, fit_loop=loop, **length)  # type: ignore[assignment]
     assert task.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
