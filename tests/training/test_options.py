@@ -184,3 +184,9 @@ def test_gradients_are_clipped_before_a_fused_step_would_unscale_them(precision:
     task = ClassificationTask(**NETWORK)
     task.trainer = SimpleNamespace(precision=precision, max_epochs=1)  # type: ignore[assignment]
     assert task.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
+
+
+def test_the_head_is_computed_again_only_where_told() -> None:
+    assert ClassificationTask(**NETWORK, recompute_head=True).model.head.recompute is True
+    assert ClassificationTask(**NETWORK).model.head.recompute is False
+    ClassificationTask(**{**NETWORK, "head": "gap"}, recompute_head=True)  # which keeps next to nothing
