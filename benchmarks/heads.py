@@ -2,18 +2,20 @@
 
     python benchmarks/heads.py [--threads 2] [--rounds 15] [--processor-time] [--study table d batch …]
 
-With ``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less.
-Every round runs all versions once, in turn, on the same features: forward and backward of the head (features to the
-vector, without reduction layer). ``ratio`` is the median over the rounds of textbook time / own time in that round.
-Freed memory is kept for all versions, as the training commands do (else the figures jump with the pages fetched anew).
-Versions: ``textbook`` (benchmarks/textbook.py), ``gcpzoo`` (what the head does here), and for isqrt both of its ways:
-``eigen`` (the polynomial on the eigenvalues: on a CPU from 64 rows) and ``iterated`` (products). The study
-table has two more: ``recomputed``, what a head does with ``recompute=True``, which keeps the features only, and
-``eigh alone``, the eigendecomposition of the smaller side and nothing else: the limit of any head that needs it.
+Each round runs every version once, in turn, on the same features: forward and backward of the head, from features to
+vector, without a reduction layer. ``ratio`` is the median over the rounds of textbook time / own time. With
+``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less. Freed memory
+is kept for all versions, as the training commands do; otherwise fetching pages anew makes the figures jump.
+
+Versions: ``textbook`` (benchmarks/textbook.py); ``gcpzoo`` (what the head does here); for isqrt both of its ways,
+``eigen`` (the polynomial on the eigenvalues, on a CPU from 64 rows) and ``iterated`` (products). The study table adds
+``recomputed`` (the head with ``recompute=True``, which keeps the features only) and ``eigh alone`` (the
+eigendecomposition of the smaller side and nothing else: the limit of any head that needs it).
+
 Counted work: products by PyTorch's FlopCounterMode, plus 9n³ for each eigendecomposition (Golub & Van Loan, 8.3). The
 ceiling is the best rate of a batched float32 product 32×256×256 in this process; float64 runs at half of it. Saved
-bytes are what autograd keeps between the passes, with the features where they are kept; ``beyond_mb`` leaves these out,
-since a network keeps them anyway. Writes the studies into results/heads.csv; ``report.py`` makes plot and README of it.
+bytes are what autograd keeps between the passes, including the features where it keeps them; ``beyond_mb`` leaves these
+out, since a network keeps them anyway. Writes results/heads.csv, from which ``report.py`` makes the plot and README.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
     python benchmarks/input_pipeline.py [--folder PHOTOGRAPHS] [--quality 75 90] [--rounds 15]
 
 The usual one: ``ImageFolder`` with Pillow, RandomResizedCrop(224), flip, ToTensor, Normalize. Both run in this process
-on one core and one thread, in turns on the same 64 images; the figure is the median of the ratios of the turns. Time
-is the processor's, so that other work on the machine counts little; the files are in memory (the disk is not measured).
+on one core and one thread, in turns on the same 64 images; the figure is the median of the turns' ratios. Processor
+time is counted, so other work on the machine matters little; the files are in memory, so the disk is not measured.
+
     item: one image after the other, as a worker process makes them
     batch: the same through a DataLoader (collated, 64 in a batch)
-    batch, normalized: and our uint8 batch normalized on the same core instead of the device
+    batch, normalized: as batch, with our uint8 batch normalized on the same core instead of the device
+
 Without ``--folder`` the images are cut from scikit-learn's two sample photographs. All are resized to 500×375.
 """
 

@@ -21,8 +21,8 @@ STUDIES = {"d": "channels d", "positions": "positions M", "batch": "batch", "ite
 MEMORY = ["head", "d", "map", "saved", "beyond the features", "features alone"]
 INTRO = """# Benchmarks
 
-Measured, never asserted. Everything that is compared runs in one process, in turns; ratios are medians of the turns'
-ratios. This page is written by `python benchmarks/report.py` from `benchmarks/results/`.
+What is compared runs in one process, in turns; a ratio is the median of the turns' ratios. This page is
+written by `python benchmarks/report.py` from `benchmarks/results/`.
 
 Nothing here was measured on a GPU: the Triton kernel of Newton–Schulz has only run in Triton's interpreter, and the
 errors of its arithmetics are imitated. `benchmarks/triton_newton_schulz.py` checks and times it on a machine with CUDA.
@@ -35,7 +35,7 @@ def table(rows: list[Row], columns: list[str]) -> str:
 
 
 def plot(rows: list[Row], target: Path) -> None:
-    """Milliseconds a sample against d, M, batch and iterations."""
+    """Draw milliseconds per sample against d, M, batch and iterations."""
     figure, axes = plt.subplots(1, len(STUDIES), figsize=(14, 3.4), sharey=True, layout="constrained")
     for axis, (study, label) in zip(axes, STUDIES.items()):
         for head, color in (("isqrt", "tab:blue"), ("mpn_cov", "tab:orange")):
@@ -46,13 +46,13 @@ def plot(rows: list[Row], target: Path) -> None:
                 axis.plot(x, y, style, color=color, marker=".", label=f"{head}, {version}")
         axis.set(xlabel=label, yscale="log")
         axis.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("ms a sample, forward + backward")
+    axes[0].set_ylabel("ms per sample, forward + backward")
     axes[0].legend(fontsize=8)
     figure.savefig(target, dpi=110)
 
 
 def memory(rows: list[Row]) -> str:
-    """What the saved bytes are of the textbook's, and the least they can be: the features themselves."""
+    """Saved bytes as a share of the textbook's, and the least they can be: the features themselves."""
     lines = []
     for row in rows:
         if row["version"] == "textbook":
@@ -63,9 +63,9 @@ def memory(rows: list[Row]) -> str:
             cells = [row["head"], row["d"], row["map"], *(f"{100 * mb / textbook:.1f} %" for mb in shares)]
             lines.append(dict(zip(MEMORY, cells)))
     return (
-        "Saved bytes as a share of the textbook's. In a network the features are kept anyway, by the activation that\n"
-        "made them: the memory that a head costs is what is beyond them, and they alone are the least that a version\n"
-        "can keep which computes its gradient from them (`recomputed`: every head with `recompute=True`).\n\n"
+        "Saved bytes as a share of the textbook's. A network keeps the features anyway, for the activation that\n"
+        "made them: a head costs the memory beyond them. The features alone are the least from which a gradient can\n"
+        "be computed (`recomputed`: every head with `recompute=True`).\n\n"
         f"{table(lines, MEMORY)}"
     )
 
@@ -89,7 +89,7 @@ def heads(rows: list[Row]) -> str:
 
 
 def speed(rows: list[Row], steps: list[Row]) -> str:
-    """How many times faster than the textbook each head of the table is, and what a training step costs beside GAP."""
+    """Say how much faster than the textbook each head is, and what a training step costs beside average pooling."""
     shown = [r for r in rows if r["study"] == "table"]
     maps = list(dict.fromkeys((r["d"], r["map"]) for r in shown))
     lines = []
@@ -99,10 +99,10 @@ def speed(rows: list[Row], steps: list[Row]) -> str:
     ratios = sorted(float(r["ratio"]) for r in steps)
     machine = rows[0]
     return (
-        f"Times faster than the textbook version with autograd, forward and backward of the head, float32, "
+        f"Speed-up over the textbook version with autograd: forward and backward of the head, float32, "
         f"{machine['threads']} CPU threads:\n\n{table(lines, list(lines[0]))}\n"
         f"A whole training step (ResNet-18, ResNet-50; 200 or 1000 classes) takes {ratios[0]:.2f} to {ratios[-1]:.2f} "
-        "of the time of the\nsame step with average pooling.\n"
+        "times as long as\nthe same step with average pooling.\n"
     )
 
 

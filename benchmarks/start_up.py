@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Time what a user waits for: ``gcpzoo list``, ``--help``, and what ``import gcpzoo`` adds to ``import torch``.
 
-Each command is a new process; they take turns. The import is timed inside a process that has imported torch. Writes
-results/start_up.csv: medians in milliseconds.
+Each command runs in a new process, in turns; the import is timed in a process that has imported torch. Writes medians
+in milliseconds to results/start_up.csv.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Time a training step with covariance pooling against the same backbone, at the same strides, with average pooling.
 
-Both models live in one process and take turns; ``ratio`` is the median over the rounds of (time with the head) / (time
-with gap) in that round, on the wall clock. Writes results/training_step.csv.
+Both models live in one process and take turns. ``ratio`` is the median over the rounds of (time with the head) / (time
+with gap), on the wall clock. Writes results/training_step.csv.
 
     python benchmarks/training_step.py [--threads 2] [--rounds 5] [--precision float32|bfloat16]
 
-What the head adds is its own time and the reduction layer's, both in proportion to the batch, and the traffic of the
-classifier's weights, gradients and momentum, which is the same for any batch: 33 million numbers for 1000 classes.
+The head adds its own time and that of the reduction layer, both in proportion to the batch, and the traffic of the
+classifier's weights, gradients and momentum, the same for any batch: 33 million numbers for 1000 classes.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ cd "$folder"
 "${PYTHON:-python3}" -m venv environment
 bin="$folder/environment/bin"
 "$bin/pip" wheel --quiet --no-deps --wheel-dir wheel "$repository"
+"$bin/python" -m zipfile --list wheel/*.whl >files.txt
 for file in py.typed __init__.pyi configs/finetune/images.yaml checkpoints/records checkpoints/resnet18_isqrt.digits.safetensors; do
-  "$bin/python" -m zipfile --list wheel/*.whl | grep -q "^gcpzoo/$file" || { echo "the wheel lacks gcpzoo/$file" >&2; exit 1; }
+  grep -q "^gcpzoo/$file" files.txt || { echo "the wheel lacks gcpzoo/$file" >&2; exit 1; }
 done
 "$bin/pip" install --quiet "$@" wheel/*.whl
 

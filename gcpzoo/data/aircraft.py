@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-from gcpzoo.data.archives import find_folder
-from gcpzoo.data.base import ImageDataModule, Index
-from gcpzoo.data.transforms import Augment
+from gcpzoo.data.archives import ArchiveDataModule
+from gcpzoo.data.base import Index
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
 
 HINT = "extract https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz there"
 
 
-class FGVCAircraft(ImageDataModule):
+class FGVCAircraft(ArchiveDataModule):
     """FGVC-Aircraft: 100 variants of aircraft, 6,667 training (3,334 + 3,333 validation) and 3,333 test images.
 
     Images are resized to 512×512, then the central 448×448 is cut out (other sizes in proportion); training adds flips
@@ -23,8 +21,7 @@ class FGVCAircraft(ImageDataModule):
     Args:
         root: folder that holds ``fgvc-aircraft-2013b``, or that folder itself.
         train_on: ``trainval``, as in the papers, without a validation split; ``train``, with the official one.
-        image_size: side in pixels; the papers use 448.
-        augment: augmentation of the training images.
+        kwargs: see :class:`~gcpzoo.data.archives.ArchiveDataModule`.
 
     Source: Maji et al., arXiv:1306.5151; read by torchvision's data set at the level of variants.
 
@@ -34,17 +31,15 @@ class FGVCAircraft(ImageDataModule):
     """
 
     remedy = HINT
+    archive = "fgvc-aircraft-2013b"
 
     def __init__(
         self,
         root: str,
         train_on: Literal["trainval", "train"] = "trainval",
-        image_size: int = 448,
-        augment: Augment = Augment(crop="center"),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_size=image_size, augment=augment, **kwargs)
-        self.root = Path(root).expanduser()
+        super().__init__(root, **kwargs)
         self.train_on = train_on
 
     @staticmethod
@@ -70,8 +65,8 @@ class FGVCAircraft(ImageDataModule):
 
         splits = {"train": self.train_on, "test": "test"} | ({"val": "val"} if self.train_on == "train" else {})
         lists = [f"data/images_variant_{split}.txt" for split in splits.values()]
-        parts = ["data/variants.txt", *lists, "data/images"]
-        folder = find_folder(self.name, str(self.root), "fgvc-aircraft-2013b", parts, HINT)
+        self.parts = ("data/variants.txt", *lists, "data/images")
+        folder = self.folder()
         try:
             data = {name: Official(folder.parent, split, loader=str) for name, split in splits.items()}
         except (ValueError, KeyError) as error:

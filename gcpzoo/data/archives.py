@@ -1,11 +1,48 @@
-"""The folder that an official archive was extracted to."""
+"""Fine-grained benchmarks that come as an archive: where it was extracted to, and the papers' 448 px."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from gcpzoo.data.base import ImageDataModule
+from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
+
+
+class ArchiveDataModule(ImageDataModule):
+    """A benchmark that lies in the folder of its official archive, with the settings of the fine-grained papers.
+
+    Args:
+        root: folder that holds the archive's folder, or that folder itself.
+        image_size: side in pixels; the papers use 448.
+        augment: augmentation of the training images; the papers flip only.
+
+    >>> ArchiveDataModule("/data").augment.crop
+    'center'
+    """
+
+    archive = ""
+    parts: Sequence[str] = ()
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 448,
+        augment: Augment = Augment(crop="center"),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, augment=augment, **kwargs)
+        self.root = Path(root).expanduser()
+
+    def folder(self) -> Path:
+        """Find the archive's folder with all its parts.
+
+        Raises:
+            ZooError: if something is missing; the message says what was expected where.
+        """
+        return find_folder(self.name, str(self.root), self.archive, self.parts, self.remedy)
 
 
 def find_folder(data: str, root: str, name: str, parts: Sequence[str], hint: str) -> Path:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from gcpzoo.data.archives import find_folder
-from gcpzoo.data.base import ImageDataModule, Index
-from gcpzoo.data.transforms import Augment
+from gcpzoo.data.archives import ArchiveDataModule
+from gcpzoo.data.base import Index
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -21,7 +17,7 @@ PARTS = (
 HINT = "its authors no longer offer it for download: arrange a copy like this"
 
 
-class StanfordCars(ImageDataModule):
+class StanfordCars(ArchiveDataModule):
     """Stanford Cars: 196 models of cars, 8,144 training and 8,041 test images.
 
     It can no longer be downloaded from its authors. Files must lie as torchvision expects them::
@@ -45,16 +41,8 @@ class StanfordCars(ImageDataModule):
     """
 
     remedy = HINT
-
-    def __init__(
-        self,
-        root: str,
-        image_size: int = 448,
-        augment: Augment = Augment(crop="center"),  # noqa: B008
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_size=image_size, augment=augment, **kwargs)
-        self.root = Path(root).expanduser()
+    archive = "stanford_cars"
+    parts = PARTS
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
@@ -77,7 +65,7 @@ class StanfordCars(ImageDataModule):
         """
         from torchvision.datasets import StanfordCars as Official
 
-        folder = find_folder(self.name, str(self.root), "stanford_cars", PARTS, HINT)
+        folder = self.folder()
         try:
             data = {split: Official(folder.parent, split, loader=str) for split in ("train", "test")}
         except Exception as error:  # scipy raises many kinds for a broken .mat

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from gcpzoo.data.archives import find_folder
-from gcpzoo.data.base import ImageDataModule, Index
-from gcpzoo.data.transforms import Augment
+from gcpzoo.data.archives import ArchiveDataModule
+from gcpzoo.data.base import Index
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -15,7 +13,7 @@ LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classe
 HINT = "extract the official CUB_200_2011.tgz there"
 
 
-class CUB200(ImageDataModule):
+class CUB200(ArchiveDataModule):
     """CUB-200-2011: 200 species of birds, 5,994 training and 5,794 test images, in the official archive's layout.
 
     The shorter side is resized to ``image_size``, then the central square is cut out; training adds flips only.
@@ -33,16 +31,8 @@ class CUB200(ImageDataModule):
     """
 
     remedy = HINT
-
-    def __init__(
-        self,
-        root: str,
-        image_size: int = 448,
-        augment: Augment = Augment(crop="center"),  # noqa: B008
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_size=image_size, augment=augment, **kwargs)
-        self.root = Path(root).expanduser()
+    archive = "CUB_200_2011"
+    parts = (*LISTS, "images")
 
     @staticmethod
     def rule(size: int) -> Preprocessing:
@@ -63,7 +53,7 @@ class CUB200(ImageDataModule):
         Traceback (most recent call last):
         gcpzoo.errors.ZooError: CUB200: there is no folder /nowhere; extract the official CUB_200_2011.tgz there
         """
-        folder = find_folder(self.name, str(self.root), "CUB_200_2011", (*LISTS, "images"), HINT)
+        folder = self.folder()
         images, labels, split, classes = (read_table(folder / name) for name in LISTS)
         for name, table in (("image_class_labels.txt", labels), ("train_test_split.txt", split)):
             if table.keys() != images.keys():

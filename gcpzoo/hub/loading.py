@@ -75,7 +75,7 @@ def load_task_checkpoint(path: str | os.PathLike[str]) -> GCPNet:
 
     >>> load_task_checkpoint("runs/nothing/last.ckpt")
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: no file 'runs/nothing/last.ckpt'
+    gcpzoo.errors.ZooError: no weights file 'runs/nothing/last.ckpt'
     """
     try:
         return read_run_checkpoint(Path(path)).build()

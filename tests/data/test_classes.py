@@ -10,7 +10,7 @@ from image_files import write
 from torchvision.models import ResNet50_Weights
 
 from gcpzoo.data import CUB200, Digits, ImageFolder, ImageNet
-from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
+from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes, is_wnid
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import resource
 
@@ -110,3 +110,11 @@ def test_a_list_of_classes_with_a_repeated_name_is_refused(tmp_path: Path) -> No
         (tmp_path / "CUB_200_2011" / name).write_text(text)
     with pytest.raises(ZooError, match="CUB200: class names must differ, got 'a' twice"):
         CUB200(str(tmp_path)).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("n01440764", True), ("n0144076", False), ("x01440764", False), ("n0144076x", False), ("123456789", False)],
+)
+def test_a_wnid_is_n_and_eight_digits(name: str, expected: bool) -> None:
+    assert is_wnid(name) is expected

@@ -13,4 +13,4 @@ def test_without_affinities_there_is_a_worker_for_each_core_up_to_eight(monkeypa
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     for cores, workers in ((4, 4), (64, 8), (None, 1)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        assert Digits().workers == workers
+        assert Digits(workers=None).workers == workers

@@ -16,7 +16,9 @@ from gcpzoo.heads.reduction import Reduction
 
 
 @pytest.mark.parametrize(
-    ("activation", "function"), [("relu", F.relu), ("relu6", F.relu6), ("linear", lambda x: x)], ids=str
+    ("activation", "function"),
+    [("relu", F.relu), ("relu6", F.relu6), ("linear", lambda x: x)],
+    ids=["relu", "relu6", "linear"],
 )
 def test_reduction_is_convolution_normalization_and_activation(
     activation: str, function: Callable[[Tensor], Tensor]

@@ -74,7 +74,7 @@ class TestTransfers:
         digest = hub.repos["owner/animals"].files(commit)["model.safetensors"].lfs
         for stated in (digest, "0" * 64):
             record = dataclasses.replace(known, source=source, sha256=stated)
-            monkeypatch.setitem(vars(sys.modules["gcpzoo.hub.load"]), "get_record", lambda name, r=record: r)
+            monkeypatch.setitem(vars(sys.modules["gcpzoo.hub.loading"]), "get_record", lambda name, r=record: r)
             if stated == digest:
                 assert gcpzoo.load("resnet18_isqrt.digits").record is record
             else:

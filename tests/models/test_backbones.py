@@ -219,3 +219,9 @@ def test_a_timm_network_keeps_the_normalization_and_size_of_its_own_configuratio
 def test_a_value_that_the_constructor_refuses_is_named(name: str, arguments: dict) -> None:
     with pytest.raises(ZooError, match=f"'{name}' refuses its arguments .*{next(iter(arguments))}"):
         create_backbone(name, **arguments)
+
+
+@pytest.mark.parametrize("until", [None, "layer1"])
+def test_arguments_reach_timms_constructor_whole_or_cut(until: str | None) -> None:
+    backbone = create_backbone("timm:resnet18", until=until, stem_type="deep", stem_width=8)
+    assert backbone.state_dict()["net.conv1.0.weight"].shape[0] == 8

@@ -8,6 +8,7 @@ from image_files import photo
 from PIL import Image
 
 from gcpzoo.errors import ZooError
+from gcpzoo.models.base import Backbone
 from gcpzoo.models.preprocessing import Preprocessing, to_rgb
 
 
@@ -160,3 +161,9 @@ def test_the_ten_crops_come_in_the_order_of_torchvision():
     flipped = whole.flip(-1)
     mirrored = [flipped[:, :24, :24], flipped[:, :24, -24:], flipped[:, -24:, :24], flipped[:, -24:, -24:]]
     assert torch.equal(ten[5:9], torch.stack(mirrored))
+
+
+def test_images_are_normalized_by_imagenets_mean_and_deviation_unless_told_otherwise() -> None:
+    assert Preprocessing().mean == Backbone.mean == (0.485, 0.456, 0.406)
+    assert Preprocessing().std == Backbone.std == (0.229, 0.224, 0.225)
+    assert (Preprocessing().resize, Preprocessing().crop, Preprocessing().interpolation) == (256, 224, "bilinear")

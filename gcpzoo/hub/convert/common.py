@@ -142,7 +142,7 @@ def assemble(config: Mapping[str, Any], state: State, where: str) -> GCPNet:
     Raises:
         ZooError: if the tensors do not fit; ``where`` names their origin.
 
-    >>> assemble({"backbone": "resnet18", "head": "gap", "until": "layer1"}, {}, "w.pth")
+    >>> assemble({"backbone": "resnet18", "head": "gap", "until": "layer1", "num_classes": 3}, {}, "w.pth")
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: w.pth does not fit: ... missing, 0 unexpected and 0 misshapen tensors, such as ...
     """
