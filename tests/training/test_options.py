@@ -186,3 +186,9 @@ def test_gradients_are_clipped_before_a_fused_step_would_unscale_them(precision:
     length = {"max_epochs": 1, "max_steps": -1, "estimated_stepping_batches": 1, "num_training_batches": 1}
     task.trainer = SimpleNamespace(precision=precision, accumulate_grad_batches=1, fit_loop=loop, **length)  # type: ignore[assignment]
     assert task.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
+
+
+def test_the_head_is_computed_again_only_where_told() -> None:
+    assert ClassificationTask(**NETWORK, recompute_head=True).model.head.recompute is True
+    assert ClassificationTask(**NETWORK).model.head.recompute is False
+    ClassificationTask(**{**NETWORK, "head": "gap"}, recompute_head=True)  # which keeps next to nothing
