@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from gcpzoo.hub.client import clear_errors, hub_api, split_revision
 from gcpzoo.hub.files import CONFIG, WEIGHTS, save_local, sha256, write_config
 from gcpzoo.hub.loading import load_stored
 from gcpzoo.hub.records import Record, describe
+from gcpzoo.hub.run_results import run_results
 from gcpzoo.models.gcpnet import GCPNet
 
 NO_LICENCE = ("none stated", "unknown", "")
@@ -161,7 +161,7 @@ def _prepare(
         model, weights = load_stored(source)
         if (path := Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
-            about = {**_run_results(path), **about}
+            about = {**run_results(path, model.config), **about}
     else:
         model = source
     known: Record | None = model.record if isinstance(model.record, Record) else None
@@ -173,30 +173,6 @@ def _prepare(
         raise ZooError(f"about has no field {sorted(wrong)[0]!r}; it takes the fields of a record")
     record = dataclasses.replace(known, **{**about, **({"licence": licence} if licence else {})})
     return model, record, weights, training
-
-
-def _run_results(checkpoint: Path) -> dict[str, Any]:
-    """Read what the run wrote into ``metrics.json`` about its last epoch, as fields of a record."""
-    path = checkpoint.parent.parent / "metrics.json"
-    if checkpoint.name != "last.ckpt" or not path.is_file():
-        return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        part = next((p for p in ("test", "validate") if p in report), None)
-        data, images = report["data"], report["data"]["images"]
-        about = {
-            "data": f"{data['data']}: {', '.join(f'{n} images ({split})' for split, n in images.items())}",
-            "recipe": f"{report['fit']['epochs']} epochs; every setting is in training.yaml",
-            "seeds": None if report["seed"] is None else [report["seed"]],
-            "hardware": report["hardware"],
-        }
-        if part:
-            found = {k: round(100 * report[part][k], 2) for k in ("top1", "top5", "per_class")}
-            about |= {"metrics": found, "measured_by": "gcpzoo"}
-            about["data"] += ", measured on the " + ("test" if part == "test" else "validation") + " images"
-    except (ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
-    return about
 
 
 def _write(
