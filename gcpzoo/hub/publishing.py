@@ -17,15 +17,14 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.card import hub_card
+from gcpzoo.hub.card import hub_card, licence_id
 from gcpzoo.hub.client import clear_errors, hub_api, split_revision
 from gcpzoo.hub.files import CONFIG, WEIGHTS, save_local, sha256, write_config
 from gcpzoo.hub.loading import load_stored
-from gcpzoo.hub.records import Record, describe
+from gcpzoo.hub.records import Record, describe, with_about
 from gcpzoo.hub.run_results import run_results
 from gcpzoo.models.gcpnet import GCPNet
 
-NO_LICENCE = ("none stated", "unknown", "")
 MAIN = "main"
 
 
@@ -157,21 +156,21 @@ def _prepare(
 ) -> tuple[GCPNet, Record, Path | None, Path | None]:
     """Give the model, what is known of it, the file of its weights, and its run's resolved configuration."""
     weights = training = None
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, GCPNet):
+        model = source
+    else:
         model, weights = load_stored(source)
         if (path := Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
             about = {**run_results(path, model.config), **about}
-    else:
-        model = source
     known: Record | None = model.record if isinstance(model.record, Record) else None
-    if known and known.kind == "authors" and known.licence in NO_LICENCE:
+    if known and known.kind == "authors" and licence_id(known.licence) == "unknown":
         raise ZooError(f"{known.name} may not be published: its authors state no licence, so nobody else may share it")
     if known is None:
         known = describe({"model": model.config, "class_names": model.class_names}, "model", {})
-    if wrong := set(about) - {f.name for f in dataclasses.fields(Record)}:
-        raise ZooError(f"about has no field {sorted(wrong)[0]!r}; it takes the fields of a record")
-    record = dataclasses.replace(known, **{**about, **({"licence": licence} if licence else {})})
+    if {"metrics", "measured_by"} & set(about):  # figures that the zoo does not vouch for
+        known = dataclasses.replace(known, name="model", source={})
+    record = with_about(known, {**about, **({"licence": licence} if licence else {})}, "publish")
     return model, record, weights, training
 
 
