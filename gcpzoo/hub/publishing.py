@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo
 
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.arguments import check_licence, check_ref, check_repo_id
 from gcpzoo.hub.card import hub_card, licence_id
 from gcpzoo.hub.client import clear_errors, hub_api, split_revision
 from gcpzoo.hub.files import CONFIG, WEIGHTS, save_local, sha256, write_config
@@ -90,6 +91,10 @@ class Target:
                 f"repo must be owner/name, got {self.repo!r}: write {self.repo.split('@')[0]!r}, and branch or tag for "
                 "a revision"
             )
+        check_repo_id("repo", self.repo)
+        for field, name in (("branch", self.branch), ("tag", self.tag)):
+            if name is not None:
+                check_ref(field, name)
         if self.create_pr and self.tag:
             raise ZooError("tag must be left out with create_pr: tag the commit once the pull request is merged")
 
@@ -140,6 +145,7 @@ def publish(
     ('config.json', 'model.safetensors', 'README.md')
     """
     target = Target(repo, private, branch, create_pr, message, tag, collection)
+    _check_metadata(licence, datasets, base_model)
     model, record, weights, training = _prepare(source, licence, about or {})
     with tempfile.TemporaryDirectory() as folder:
         files, digest = _write(Path(folder), model, record, weights, training)
@@ -149,6 +155,17 @@ def publish(
             card = hub_card(repo, record, datasets, base_model)
             return Published(repo, None, None, (*sorted(files), "README.md"), card)
         return _send(hub_api(), target, files, record, datasets, base_model)
+
+
+def _check_metadata(licence: str | None, datasets: Sequence[str], base_model: str | None) -> None:
+    if licence is not None:
+        check_licence(licence)
+    if isinstance(datasets, str):
+        raise ZooError(f"datasets must be a list of ids on the Hub, got {datasets!r}")
+    for name in datasets:
+        check_repo_id("datasets", name)
+    if base_model is not None:
+        check_repo_id("base_model", base_model)
 
 
 def _prepare(
