@@ -32,13 +32,13 @@ def printable(text: str) -> str:
 
 
 def is_control(character: str) -> bool:
-    """Say whether a character is a control character, a line separator or a switch of the writing direction.
+    """Say whether a character controls the output, cannot be encoded (a surrogate), or switches the text's direction.
 
     >>> is_control("\\n"), is_control("\\u202e"), is_control("é")
     (True, True, False)
     """
     direction = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return direction or unicodedata.category(character) in ("Cc", "Zl", "Zp")
+    return direction or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> ZooError:

@@ -153,9 +153,8 @@ def _body(repo: str, record: Record) -> str:
         f"Fine-tune it: `gcpzoo fit --config finetune/images.yaml --model hf-hub:{repo} --data.root FOLDER`.",
     ]
     if record.metrics:
-        by = {"authors": "as reported by its authors", "gcpzoo": "measured with these weights"}.get(
-            record.measured_by, ""
-        )
+        ours = "measured with these weights" if record.status == VERIFIED else "measured by its publisher"
+        by = {"authors": "as reported by its authors", "gcpzoo": ours}.get(record.measured_by, "")
         table = [(METRICS.get(k, k), _number(v), _control(record, k)) for k, v in record.metrics.items()]
         parts += ["## Results", f"{record.data}{'; ' + by if by else ''}.".lstrip("; ").replace("..", ".")]
         parts += [markdown(("", head, "the same with gap"), table)]

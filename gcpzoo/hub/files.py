@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import unicodedata
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,15 +15,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from gcpzoo import __version__
-from gcpzoo.data.classes import class_descriptions, class_ids, imagenet_classes
-from gcpzoo.errors import ZooError
-from gcpzoo.hub.records import Record
+from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
+from gcpzoo.errors import ZooError, is_control
+from gcpzoo.hub.records import Record, describe
 from gcpzoo.models.backbones import FILES
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.weights import misfit, open_file
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LIMIT = 32 * 2**20  # bytes of a config.json that are read
 
 
@@ -120,6 +121,7 @@ def write_config(model: GCPNet, folder: Path, digest: str, about: Mapping[str, A
     }
     if about:
         config["about"] = dict(about)
+        describe(config, "about", {})  # refuses what could not be read again
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -163,6 +165,10 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     for key in ("backbone", "head", "num_classes"):
         if key not in config["model"]:
             raise ZooError(f"{where}: config.json lacks {key!r} in 'model'")
+    digest = config.get("weights_sha256")
+    if digest is not None and not (isinstance(digest, str) and SHA256.fullmatch(digest)):
+        raise ZooError(f"{where}: weights_sha256 must be 64 hex digits, got {digest!r}")
+    describe(config, where, {})  # refuses wrong types in its "about"
     return config
 
 
@@ -193,7 +199,7 @@ def build(config: Mapping[str, Any], weights: Path, digest: str | None, where: s
     except (SafetensorError, OSError, ValueError) as error:
         kind = DamagedError if digest is None else ZooError
         raise kind(
-            f"{where}: {weights} is no intact safetensors file ({error}); pickled weights are never loaded, "
+            f"{where}: {weights} is not an intact safetensors file ({error}); pickled weights are never loaded, "
             "convert them with 'gcpzoo convert'"
         ) from None
     _compare(config["model"], shapes, where)
@@ -221,7 +227,7 @@ def set_classes(model: GCPNet, names: Any, descriptions: Any = None, where: str 
         where: origin of the names, named in errors.
 
     Raises:
-        ZooError: if there are not as many printable strings as classes.
+        ZooError: if there are not as many printable strings as classes, or an id is empty or given twice.
 
     >>> import gcpzoo
     >>> model = gcpzoo.create_model("resnet18", "gap", until="layer1")
@@ -237,9 +243,13 @@ def set_classes(model: GCPNet, names: Any, descriptions: Any = None, where: str 
             continue
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values) or len(values) != count:
             raise ZooError(f"{where}: {field} must be {count} strings, one for each class")
-        if unprintable := [v for v in values if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in v)]:
-            raise ZooError(f"{where}: {field} must be printable text, got {unprintable[0]!a}")
-    model.class_names = None if names is None else class_ids(names)
+    if names is not None:
+        names = class_ids(names)  # first, as torchvision's words for ImageNet repeat some
+        check_class_names(names, where)
+    for text in descriptions or []:
+        if any(map(is_control, text)):
+            raise ZooError(f"{where}: class_descriptions must not contain control characters, got {text!r}")
+    model.class_names = names
     model.class_descriptions = descriptions
     if descriptions is None and model.class_names is not None:
         model.class_descriptions = class_descriptions(model.class_names)
@@ -270,7 +280,7 @@ def read_folder(folder: Path, where: str | None = None) -> tuple[GCPNet, dict[st
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ZooError(
-                f"{where} is no gcpzoo checkpoint: {name} is missing (expected config.json and model.safetensors; "
+                f"{where} is not a gcpzoo checkpoint: {name} is missing (expected config.json and model.safetensors; "
                 "a run's last.ckpt loads by its own path, foreign weights through 'gcpzoo convert')"
             )
     config = read_config(folder / CONFIG, where)

@@ -47,7 +47,9 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     >>> file.name
     'resnet18_isqrt.digits.safetensors'
     """
-    spec = os.fspath(name)
+    spec = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if not spec:
+        raise ZooError(f"name must be a name of the zoo, hf-hub:owner/repo, a folder or a .ckpt file, got {name!r}")
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
@@ -61,7 +63,7 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
             "'gcpzoo convert', then load the folder"
         )
     if "/" in spec:
-        raise ZooError(f"{spec!r} is no folder here; for a repository on the Hub write 'hf-hub:{spec}'")
+        raise ZooError(f"{spec!r} is not a local folder; for a repository on the Hub write 'hf-hub:{spec}'")
     return _from_record(get_record(spec))
 
 

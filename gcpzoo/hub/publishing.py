@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -18,14 +17,15 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.card import hub_card
+from gcpzoo.hub.arguments import check_licence, check_ref, check_repo_id
+from gcpzoo.hub.card import hub_card, licence_id
 from gcpzoo.hub.client import clear_errors, hub_api, split_revision
 from gcpzoo.hub.files import CONFIG, WEIGHTS, save_local, sha256, write_config
 from gcpzoo.hub.loading import load_stored
-from gcpzoo.hub.records import Record, describe
+from gcpzoo.hub.records import Record, describe, with_about
+from gcpzoo.hub.run_results import run_results
 from gcpzoo.models.gcpnet import GCPNet
 
-NO_LICENCE = ("none stated", "unknown", "")
 MAIN = "main"
 
 
@@ -91,6 +91,10 @@ class Target:
                 f"repo must be owner/name, got {self.repo!r}: write {self.repo.split('@')[0]!r}, and branch or tag for "
                 "a revision"
             )
+        check_repo_id("repo", self.repo)
+        for field, name in (("branch", self.branch), ("tag", self.tag)):
+            if name is not None:
+                check_ref(field, name)
         if self.create_pr and self.tag:
             raise ZooError("tag must be left out with create_pr: tag the commit once the pull request is merged")
 
@@ -141,6 +145,7 @@ def publish(
     ('config.json', 'model.safetensors', 'README.md')
     """
     target = Target(repo, private, branch, create_pr, message, tag, collection)
+    _check_metadata(licence, datasets, base_model)
     model, record, weights, training = _prepare(source, licence, about or {})
     with tempfile.TemporaryDirectory() as folder:
         files, digest = _write(Path(folder), model, record, weights, training)
@@ -152,51 +157,38 @@ def publish(
         return _send(hub_api(), target, files, record, datasets, base_model)
 
 
+def _check_metadata(licence: str | None, datasets: Sequence[str], base_model: str | None) -> None:
+    if licence is not None:
+        check_licence(licence)
+    if isinstance(datasets, str):
+        raise ZooError(f"datasets must be a list of ids on the Hub, got {datasets!r}")
+    for name in datasets:
+        check_repo_id("datasets", name)
+    if base_model is not None:
+        check_repo_id("base_model", base_model)
+
+
 def _prepare(
     source: Any, licence: str | None, about: Mapping[str, Any]
 ) -> tuple[GCPNet, Record, Path | None, Path | None]:
     """Give the model, what is known of it, the file of its weights, and its run's resolved configuration."""
     weights = training = None
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, GCPNet):
+        model = source
+    else:
         model, weights = load_stored(source)
         if (path := Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
-            about = {**_run_results(path), **about}
-    else:
-        model = source
+            about = {**run_results(path, model.config), **about}
     known: Record | None = model.record if isinstance(model.record, Record) else None
-    if known and known.kind == "authors" and known.licence in NO_LICENCE:
+    if known and known.kind == "authors" and licence_id(known.licence) == "unknown":
         raise ZooError(f"{known.name} may not be published: its authors state no licence, so nobody else may share it")
     if known is None:
         known = describe({"model": model.config, "class_names": model.class_names}, "model", {})
-    if wrong := set(about) - {f.name for f in dataclasses.fields(Record)}:
-        raise ZooError(f"about has no field {sorted(wrong)[0]!r}; it takes the fields of a record")
-    record = dataclasses.replace(known, **{**about, **({"licence": licence} if licence else {})})
+    if {"metrics", "measured_by"} & set(about):  # figures that the zoo does not vouch for
+        known = dataclasses.replace(known, name="model", source={})
+    record = with_about(known, {**about, **({"licence": licence} if licence else {})}, "publish")
     return model, record, weights, training
-
-
-def _run_results(checkpoint: Path) -> dict[str, Any]:
-    """Read what the run wrote into ``metrics.json`` about its last epoch, as fields of a record."""
-    path = checkpoint.parent.parent / "metrics.json"
-    if checkpoint.name != "last.ckpt" or not path.is_file():
-        return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        part = next((p for p in ("test", "validate") if p in report), None)
-        data, images = report["data"], report["data"]["images"]
-        about = {
-            "data": f"{data['data']}: {', '.join(f'{n} images ({split})' for split, n in images.items())}",
-            "recipe": f"{report['fit']['epochs']} epochs; every setting is in training.yaml",
-            "seeds": None if report["seed"] is None else [report["seed"]],
-            "hardware": report["hardware"],
-        }
-        if part:
-            found = {k: round(100 * report[part][k], 2) for k in ("top1", "top5", "per_class")}
-            about |= {"metrics": found, "measured_by": "gcpzoo"}
-            about["data"] += ", measured on the " + ("test" if part == "test" else "validation") + " images"
-    except (ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
-    return about
 
 
 def _write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ class Record:
     def status(self) -> str:
         """How far the weights are verified.
 
-        ``accuracy verified``: measured with exactly these weights; ``sha256 pinned``: the hash of the file is known;
-        else ``unverified (authors' link, no published hash)``.
+        ``accuracy verified``: the zoo measured exactly these weights; ``sha256 pinned``: the hash of the file is known;
+        else ``unverified (authors' link, no published hash)``. A model outside the zoo cannot call itself verified.
 
         >>> get_record("resnet18_isqrt.digits").status
         'accuracy verified'
@@ -110,7 +110,8 @@ class Record:
         """
         if self.sha256 is None:
             return UNVERIFIED
-        return VERIFIED if self.measured_by == "gcpzoo" else PINNED
+        ours = self.kind != "local" and NAME.fullmatch(self.name)  # a repository on the Hub is named owner/name
+        return VERIFIED if ours and self.measured_by == "gcpzoo" else PINNED
 
     def about(self) -> dict[str, Any]:
         """Collect what is known beside the network itself, as ``config.json`` keeps it.
@@ -189,21 +190,54 @@ def _contradictions(record: Record, name: str) -> Iterator[str]:
 def describe(config: Mapping[str, Any], name: str, source: dict[str, str]) -> Record:
     """Make the record of a model outside the zoo from its ``config.json``; what is not known stays empty.
 
+    Raises:
+        ZooError: if ``about`` is not a mapping, has a field of a wrong type, or metrics without ``measured_by``.
+
     >>> describe({"model": {"backbone": "resnet18"}, "about": {"licence": "MIT"}}, "mine", {"folder": "here"}).licence
     'MIT'
     """
-    about = config.get("about")
-    known = {k: v for k, v in about.items() if k in ABOUT} if isinstance(about, Mapping) else {}
-    empty = {"licence": "unknown", "provenance": "", "data": "", "metrics": {}, "measured_by": ""}
-    return Record(
+    record = Record(
         name=name,
         config=config["model"],
         source=source,
         preprocessing=config.get("preprocessing") or {},
         class_names=config.get("class_names"),
         sha256=config.get("weights_sha256"),
-        **{**empty, **known},
+        **{"licence": "unknown", "provenance": "", "data": "", "metrics": {}, "measured_by": ""},
     )
+    about = {} if config.get("about") is None else config["about"]
+    if not isinstance(about, Mapping):
+        raise ZooError(f"{name}: about must be a mapping, got {about!r}")
+    return with_about(record, {key: value for key, value in about.items() if key in ABOUT}, name)
+
+
+def with_about(record: Record, about: Mapping[str, Any], where: str) -> Record:
+    """Replace what a record says beside the network itself, checked.
+
+    Args:
+        record: the record to change; it stays as it is.
+        about: fields that :meth:`Record.about` gives.
+        where: origin of ``about``, named in errors.
+
+    Raises:
+        ZooError: for an unknown field, a value of a wrong type, or metrics without ``measured_by``.
+
+    >>> with_about(get_record("resnet18_isqrt.digits"), {"metrics": {"top1": "high"}}, "config.json")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: config.json: about: field 'metrics'['top1'] must be a valid number, ... got 'high'
+    """
+    for key in about:
+        if key not in ABOUT:
+            raise unknown_name("field of about", str(key), ABOUT)
+    valid = {"name": "", "config": {}, "source": {}, "licence": "", "provenance": "", "data": "", "metrics": {}}
+    try:
+        checked = _validator().validate_python({**valid, "measured_by": "", "preprocessing": {}, **about})
+    except ValidationError as error:
+        raise ZooError(f"{where}: about: {_first_error(error)}") from None
+    new = replace(record, **{key: getattr(checked, key) for key in about})
+    if new.metrics and not new.measured_by:
+        raise ZooError(f"{where}: about: field 'measured_by' must say who measured the metrics, got none")
+    return new
 
 
 def _folder() -> Path:

@@ -109,13 +109,22 @@ class TestDescriptions:
         assert gcpzoo.load(tmp_path / "again").class_descriptions == ["cat", "dog", "foot"]
 
     @pytest.mark.parametrize("field", ["class_names", "class_descriptions"])
-    @pytest.mark.parametrize("character", ["\x1b", "\n", "\0", "\x85", "\u2028", "\ud800"])
+    @pytest.mark.parametrize("character", ["\x1b", "\n", "\0", "\x85", "\u2028", "\u202e", "\u2066", "\ud800"])
     def test_control_characters_are_refused(self, checkpoint, field, character):
         edit(checkpoint, **{field: ["a", "b", f"c{character}[31m"]})
-        with pytest.raises(ZooError, match=f"{field} must be printable text, got 'c") as caught:
+        words = {"class_names": "class names"}.get(field, field)
+        with pytest.raises(ZooError, match=f"{words} must not contain control characters, got 'c") as caught:
             gcpzoo.load(checkpoint)
         assert str(caught.value).isascii()
         assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize(
+        ("names", "words"), [(["a", "b", "a"], "must differ, got 'a' twice"), (["a", "", "b"], "must be non-empty")]
+    )
+    def test_ids_are_told_apart(self, checkpoint, names, words):
+        edit(checkpoint, class_names=names)
+        with pytest.raises(ZooError, match=f"class names {words}"):
+            gcpzoo.load(checkpoint)
 
     @pytest.mark.parametrize("names", [["one"], "abc", [1, 2, 3]])
     def test_there_is_one_for_each_class(self, checkpoint, names):

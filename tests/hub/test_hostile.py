@@ -50,7 +50,7 @@ class TestHostile:
         monkeypatch.chdir(tmp_path)
         edit(checkpoint, weights_sha256=None)
         (checkpoint / "model.safetensors").write_bytes(pickle.dumps(Evil()))
-        with pytest.raises(ZooError, match="no intact safetensors file"):
+        with pytest.raises(ZooError, match="not an intact safetensors file"):
             gcpzoo.load(checkpoint)
         torch.save({"state_dict": {}, "gcpzoo": Evil()}, tmp_path / "last.ckpt")
         with pytest.raises(ZooError, match="holds more than tensors"):
@@ -61,7 +61,7 @@ class TestHostile:
     def test_an_oversized_header_is_refused(self, checkpoint, header):
         edit(checkpoint, weights_sha256=None)
         (checkpoint / "model.safetensors").write_bytes(struct.pack("<Q", header) + b"{}")
-        with pytest.raises(ZooError, match="no intact safetensors file"):
+        with pytest.raises(ZooError, match="not an intact safetensors file"):
             gcpzoo.load(checkpoint)
 
     @pytest.mark.parametrize("text", [b"[]", b"{", b"\xff\xfe", b'{"library": "gcpzoo", "model": []}', b"[" * 100_000])
@@ -112,6 +112,56 @@ class TestHostile:
         edit(checkpoint, preprocessing=values)
         with pytest.raises(ZooError):
             gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize(
+        ("about", "words"),
+        [
+            (7, "about must be a mapping, got 7"),
+            ({"metrics": "high"}, "field 'metrics' must be a valid dictionary, got 'high'"),
+            ({"metrics": {"top1": "high"}, "measured_by": "us"}, r"field 'metrics'\['top1'\] must be a valid number"),
+            ({"metrics": {"top1": 91.5}}, "field 'measured_by' must say who measured the metrics"),
+            ({"measured_by": ["us"]}, "field 'measured_by' must be a valid string"),
+            ({"data": 7}, "field 'data' must be a valid string, got 7"),
+            ({"seeds": "many"}, "field 'seeds' must be a valid list"),
+            ({"caveats": "one"}, "field 'caveats' must be a valid list"),
+        ],
+    )
+    def test_what_is_said_about_a_model_has_the_types_of_a_record(self, checkpoint, small, tmp_path, about, words):
+        edit(checkpoint, about=about)
+        with pytest.raises(ZooError, match=words):
+            gcpzoo.load(checkpoint)
+        if isinstance(about, dict):
+            with pytest.raises(ZooError, match=words):
+                gcpzoo.hub.save_local(small, tmp_path / "again", about)
+            with pytest.raises(ZooError, match=words):
+                publish(small, "owner/animals", about=about, dry_run=True)
+
+    @pytest.mark.parametrize("digest", [5, "", "0" * 63, "x" * 64, ["0" * 64]])
+    def test_a_hash_is_64_hex_digits(self, checkpoint, digest):
+        edit(checkpoint, weights_sha256=digest)
+        with pytest.raises(ZooError, match="weights_sha256 must be 64 hex digits, got"):
+            gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize("pinned", [True, False])
+    def test_a_model_outside_the_zoo_cannot_call_itself_verified(self, checkpoint, pinned):
+        folder = checkpoint.rename(checkpoint.parent / "resnet18_isqrt.digits")
+        edit(folder, about={"metrics": {"top1": 99.9}, "measured_by": "gcpzoo"})
+        if not pinned:
+            edit(folder, weights_sha256=None)
+        status = gcpzoo.load(folder).record.status
+        assert status == ("sha256 pinned" if pinned else "unverified (authors' link, no published hash)")
+
+    def test_a_repository_cannot_call_itself_verified(self, hub: Hub, small):
+        card = publish(small, "owner/animals", about={"metrics": {"top1": 99.9}, "measured_by": "gcpzoo"}).card
+        assert gcpzoo.load("hf-hub:owner/animals").record.status == "sha256 pinned"
+        assert "Weights: sha256 pinned." in card
+        assert "measured by its publisher." in card
+
+    def test_other_figures_for_a_model_of_the_zoo_are_the_publishers(self):
+        about = {"metrics": {"top1": 100.0}}
+        card = publish("resnet18_isqrt.digits", "owner/digits", about=about, dry_run=True).card
+        assert "Weights: sha256 pinned." in card
+        assert "measured by its publisher." in card
 
     def test_file_names_of_a_repository_lead_nowhere(self, hub: Hub, small, tmp_path):
         publish(small, "owner/animals")

@@ -36,7 +36,7 @@ class TestFolder:
     @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
     def test_a_folder_that_lacks_a_file_is_named(self, checkpoint, missing):
         (checkpoint / missing).unlink()
-        with pytest.raises(ZooError, match=f"no gcpzoo checkpoint: {missing} is missing"):
+        with pytest.raises(ZooError, match=f"not a gcpzoo checkpoint: {missing} is missing"):
             gcpzoo.load(checkpoint)
 
     def test_tampered_weights_are_found_out(self, checkpoint):
@@ -50,7 +50,7 @@ class TestFolder:
         edit(checkpoint, weights_sha256=None)
         data = (checkpoint / "model.safetensors").read_bytes()
         (checkpoint / "model.safetensors").write_bytes(data[:-100])
-        with pytest.raises(ZooError, match="no intact safetensors file"):
+        with pytest.raises(ZooError, match="not an intact safetensors file"):
             gcpzoo.load(checkpoint)
 
     def test_a_newer_format_asks_for_a_newer_library(self, checkpoint):
@@ -89,3 +89,9 @@ class TestNames:
     def test_a_missing_folder_is_an_error(self):
         with pytest.raises(ZooError, match="there is no folder 'nowhere'"):
             gcpzoo.load("local-dir:nowhere")
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_name_is_text_or_a_path(name):
+    with pytest.raises(ZooError, match=f"name must be a name of the zoo, .*, got {name!r}"):
+        gcpzoo.load(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -163,6 +164,7 @@ class TestRun:
         torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
         (folder / "config.yaml").write_text("seed_everything: 3\n")
         report = {
+            "model": small.config,
             "fit": {"epochs": 4},
             "data": {"data": "Animals", "images": {"train": 20, "test": 10}},
             "seed": 3,
@@ -206,6 +208,51 @@ class TestRun:
     def test_results_are_those_of_the_last_epoch_only(self, run):
         (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "epoch=1.ckpt")
         assert "Top-1" not in publish(run / "checkpoints" / "epoch=1.ckpt", "owner/run", dry_run=True).card
+
+    @pytest.mark.parametrize(
+        ("key", "value"), [("num_classes", 7), ("head", "gap"), ("backbone", "resnet34"), ("dim", 3)]
+    )
+    def test_a_report_of_another_model_is_refused(self, run, key, value):
+        report = json.loads((run / "metrics.json").read_text())
+        report["model"][key] = value
+        (run / "metrics.json").write_text(json.dumps(report))
+        with pytest.raises(ZooError, match=rf"metrics\.json is of another model: its {key} is {value!r}"):
+            publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True)
+
+    def test_figures_that_are_not_finite_are_left_out(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["test"] = {"loss": None, "top1": None, "top5": 1.0, "per_class": None}
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "| Top-5 accuracy (%) | 100.00 |" in card
+        assert "Top-1" not in card
+        report["test"] = dict.fromkeys(report["test"])
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "accuracy (%)" not in card
+        assert "measured" not in card
+
+    def test_one_epoch_is_singular(self, run):
+        report = json.loads((run / "metrics.json").read_text())
+        report["fit"]["epochs"] = 1
+        (run / "metrics.json").write_text(json.dumps(report))
+        card = publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "1 epoch; every setting" in card
+
+    @pytest.mark.parametrize("text", ["[]", "{}", '{"model": 3}', '{"model": {}, "fit": 3, "data": {}}', "{"])
+    def test_a_file_that_is_not_a_report_is_refused(self, run, text):
+        (run / "metrics.json").write_text(text)
+        with pytest.raises(ZooError, match="is not a report of 'gcpzoo fit'"):
+            publish(run / "checkpoints" / "last.ckpt", "owner/run", dry_run=True)
+
+    def test_a_run_of_the_first_format_is_published_with_its_results(self, tmp_path):
+        old = Path(__file__).parents[1] / "files" / "format1"
+        (tmp_path / "checkpoints").mkdir()
+        shutil.copy(old / "last.ckpt", tmp_path / "checkpoints")
+        shutil.copy(old / "metrics.json", tmp_path)
+        card = publish(tmp_path / "checkpoints" / "last.ckpt", "owner/run", dry_run=True).card
+        assert "ImageFolder: 18 images (train), 6 images (val), 9 images (test), measured on the test images" in card
+        assert "| Top-1 accuracy (%) | 66.67 |" in card
 
     def test_checkpoints_of_other_programs_are_refused(self, tmp_path):
         torch.save({"state_dict": {}}, tmp_path / "last.ckpt")

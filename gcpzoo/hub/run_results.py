@@ -1,0 +1,68 @@
+"""The results of a training run, read from its ``metrics.json`` for the model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gcpzoo.errors import ZooError
+
+COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden", "last_stride")
+"""Fields of a model's configuration that every version of ``metrics.json`` writes in the same way."""
+
+
+def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what the run wrote into ``metrics.json`` about its last epoch, as fields of a record.
+
+    Args:
+        checkpoint: the run's ``checkpoints/last.ckpt``; for any other file there are no results.
+        config: configuration of the model in it.
+
+    Raises:
+        ZooError: if ``metrics.json`` is not a run's report, or is of another model.
+
+    >>> run_results(Path("run/checkpoints/epoch=1.ckpt"), {})
+    {}
+    """
+    path = checkpoint.parent.parent / "metrics.json"
+    if checkpoint.name != "last.ckpt" or not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        _check_model(path, report["model"], config)
+        return _fields(report)
+    except ZooError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
+
+
+def _check_model(path: Path, reported: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse the report of another model, as ``gcpzoo test --model OTHER --output RUN`` leaves it."""
+    for key in COMPARED:
+        if key in reported and key in config and reported[key] != json.loads(json.dumps(config[key])):
+            raise ZooError(
+                f"{path} is of another model: its {key} is {reported[key]!r}, that of the checkpoint {config[key]!r}; "
+                "evaluate the checkpoint again, or move the file away to publish without results"
+            )
+
+
+def _fields(report: Mapping[str, Any]) -> dict[str, Any]:
+    data, epochs = report["data"], report["fit"]["epochs"]
+    images = data.get("images", data.get("pictures", {}))  # "pictures" in reports of format 1
+    counts = ", ".join(f"{n} images ({split})" for split, n in images.items())
+    about: dict[str, Any] = {
+        "data": f"{data['data']}: {counts}" if counts else data["data"],
+        "recipe": f"{epochs} epoch{'' if epochs == 1 else 's'}; every setting is in training.yaml",
+        "seeds": None if report["seed"] is None else [report["seed"]],
+        "hardware": report["hardware"],
+    }
+    part = next((p for p in ("test", "validate") if p in report), None)
+    shares = {k: report[part].get(k) for k in ("top1", "top5", "per_class")} if part else {}
+    metrics = {k: round(100 * share, 2) for k, share in shares.items() if share is not None}  # null: not finite
+    if metrics:
+        about |= {"metrics": metrics, "measured_by": "gcpzoo"}
+        about["data"] += f", measured on the {'test' if part == 'test' else 'validation'} images"
+    return about
