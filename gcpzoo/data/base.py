@@ -331,6 +331,21 @@ class ImageDataModule(LightningDataModule):
         )
 
 
+def root_folder(root: str | Path) -> Path:
+    """Expand ``~`` in the path of a data set's folder.
+
+    Raises:
+        ZooError: if it is empty, which would stand for the working directory.
+
+    >>> root_folder("")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: root must be a folder, got ''
+    """
+    if not isinstance(root, str | Path) or not str(root).strip():
+        raise ZooError(f"root must be a folder, got {root!r}")
+    return Path(root).expanduser()
+
+
 def _cores() -> int:
     """Cores that this process may use; macOS cannot say, and gives all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

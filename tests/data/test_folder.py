@@ -125,7 +125,7 @@ def test_classes_too_small_to_split_are_explained(tmp_path):
 def test_files_that_are_no_images_by_their_suffix_are_told(tmp_path):
     root = lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 1, "b": 1})
     (tmp_path / "train" / "a" / "phone.heic").touch()
-    with pytest.warns(UserWarning, match=r"1 files are no images .* a/phone\.heic"):
+    with pytest.warns(UserWarning, match=r"1 files do not have an image suffix .* a/phone\.heic"):
         ImageFolder(root, val_fraction=0).setup("fit")
 
 
