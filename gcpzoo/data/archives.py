@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.data.base import ImageDataModule, root_folder
+from gcpzoo.data.base import ImageDataModule
+from gcpzoo.data.images import root_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from gcpzoo.data.base import ImageDataModule, Index, Sample, root_folder
+from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import check_class_names
-from gcpzoo.data.images import list_folders, list_images
+from gcpzoo.data.images import list_folders, list_images, root_folder
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError, printable
 
@@ -80,7 +80,8 @@ class ImageFolder(ImageDataModule):
         else:
             own = self.classes or found
             self.set_aside = self.test_fraction
-            train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed)
+            remedy = "change test_fraction, or put the images into a train and a test folder"
+            train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed, remedy)
             splits = {"train": train, "test": test}
             rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} images set aside for the test")
         if len(own) < 2:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gcpzoo.data.base import ImageDataModule, Index, Sample, root_folder
+from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import imagenet_classes, is_wnid
 from gcpzoo.data.folder import scan
-from gcpzoo.data.images import list_folders
+from gcpzoo.data.images import list_folders, root_folder
 from gcpzoo.errors import ZooError
 
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"
