@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.data.base import ImageDataModule
+from gcpzoo.data.images import root_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 
@@ -34,7 +35,7 @@ class ArchiveDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, augment=augment, **kwargs)
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
 
     def folder(self) -> Path:
         """Find the archive's folder with all its parts.

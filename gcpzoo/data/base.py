@@ -163,18 +163,27 @@ class ImageDataModule(LightningDataModule):
     def _index(self) -> Index:
         index = self.index()
         check_class_names(index.class_names, self.name)
-        splits = index.splits
+        return index
+
+    @cached_property
+    def _splits(self) -> dict[str, list[Sample]]:
+        """The splits with the validation images, which the test does without: classes may be too small to split."""
+        index = self._index
+        splits = dict(index.splits)
         self._held_out = 0.0
         if "val" not in splits and self.val_on_test and "test" in splits:
             rank_zero_info(f"{self.name}: validation runs on the test images; do not choose a model by its figures")
             splits["val"] = splits["test"]
         elif "val" not in splits and self.val_fraction and "train" in splits:
             total = len(splits["train"])
-            splits["train"], splits["val"] = hold_out(splits["train"], index.class_names, self.val_fraction, self.seed)
+            remedy = "change val_fraction, or set it to 0 to hold nothing out"
+            splits["train"], splits["val"] = hold_out(
+                splits["train"], index.class_names, self.val_fraction, self.seed, remedy
+            )
             self._held_out = self.val_fraction
             held = len(splits["val"])
             rank_zero_info(f"{self.name}: {held:,} of {total:,} training images held out for validation")
-        return index
+        return splits
 
     @property
     def class_names(self) -> list[str]:
@@ -216,7 +225,7 @@ class ImageDataModule(LightningDataModule):
         >>> len(Digits().samples("test"))
         360
         """
-        splits = self._index.splits
+        splits = self._index.splits if split == "test" and "test" in self._index.splits else self._splits
         if split not in splits:
             remedy = "; set val_fraction to hold one out" if split == "val" else ""
             place = f" in {self.root}" if self.root else ""
@@ -230,10 +239,14 @@ class ImageDataModule(LightningDataModule):
         >>> Digits().record()["images"]
         {'train': 1437, 'test': 360}
         """
+        try:
+            splits = self._splits
+        except ZooError:  # a test alone, beside training images too few to hold some out
+            splits = self._index.splits
         return {
             "data": self.name,
             "num_classes": self.num_classes,
-            "images": {split: len(samples) for split, samples in self._index.splits.items()},
+            "images": {split: len(samples) for split, samples in splits.items()},
             "val_fraction": self._held_out,
             "val_on_test": self.val_on_test,
             "seed": self.seed,
@@ -257,7 +270,7 @@ class ImageDataModule(LightningDataModule):
         """
         if stage is not None:
             self.samples(STAGES[stage])  # the split must exist
-        splits = tuple(self._index.splits) if stage in (None, "fit") else (STAGES[stage],)
+        splits = tuple(self._splits) if stage in (None, "fit") else (STAGES[stage],)
         paths = {path: None for split in splits if split not in self._checked for path, _ in self.samples(split)}
         self._checked.update(splits)
         if self.check and self.root is not None:
@@ -284,7 +297,7 @@ class ImageDataModule(LightningDataModule):
         >>> Digits().val_dataloader()
         []
         """
-        if "val" not in self._index.splits:
+        if "val" not in self._splits:
             return []
         return self._loader(Images(self.samples("val"), self.reader(train=False), self.preprocessing.pixels()))
 

@@ -20,7 +20,7 @@ HINT = "its authors no longer offer it for download: arrange a copy like this"
 class StanfordCars(ArchiveDataModule):
     """Stanford Cars: 196 models of cars, 8,144 training and 8,041 test images.
 
-    It can no longer be downloaded from its authors. Files must lie as torchvision expects them::
+    It can no longer be downloaded from its authors. Files must be laid out as torchvision expects::
 
         ROOT/stanford_cars/devkit/cars_meta.mat, cars_train_annos.mat     (car_devkit.tgz)
         ROOT/stanford_cars/cars_train/00001.jpg …                         (cars_train.tgz)

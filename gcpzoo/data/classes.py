@@ -75,7 +75,7 @@ def check_class_names(names: Sequence[str], source: str) -> None:
 
     Raises:
         ZooError: if there are no names, or one is not a string, empty, given twice, or holds control characters (a line
-            break, an escape sequence).
+            break, an escape sequence) or bytes that are not UTF-8, which no checkpoint could store.
 
     >>> check_class_names(["cat", "dog\\n"], "ImageFolder")
     Traceback (most recent call last):
@@ -89,6 +89,8 @@ def check_class_names(names: Sequence[str], source: str) -> None:
             raise ZooError(f"{source}: class names must be non-empty strings, got {name!r}")
         if any(map(is_control, name)):
             raise ZooError(f"{source}: class names must not contain control characters, got {name!r}; rename the class")
+        if any("\ud800" <= character <= "\udfff" for character in name):  # how Python reads bytes that are not UTF-8
+            raise ZooError(f"{source}: class names must be valid UTF-8, got {name!r}; rename the class")
         if name in seen:
             raise ZooError(f"{source}: class names must differ, got {name!r} twice")
         seen.add(name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
-from gcpzoo.data.images import list_folders, list_images
+from gcpzoo.data.classes import check_class_names
+from gcpzoo.data.images import list_folders, list_images, root_folder
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError, printable
 
@@ -54,7 +54,7 @@ class ImageFolder(ImageDataModule):
         super().__init__(val_fraction=val_fraction, **kwargs)
         if not 0 < test_fraction < 1:
             raise ZooError(f"test_fraction must be between 0 and 1, got {test_fraction}")
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
         self.classes, self.test_fraction, self.set_aside = classes, test_fraction, 0.0
 
     def index(self) -> Index:
@@ -80,7 +80,8 @@ class ImageFolder(ImageDataModule):
         else:
             own = self.classes or found
             self.set_aside = self.test_fraction
-            train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed)
+            remedy = "change test_fraction, or put the images into a train and a test folder"
+            train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed, remedy)
             splits = {"train": train, "test": test}
             rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} images set aside for the test")
         if len(own) < 2:
@@ -112,7 +113,7 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     """List ``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
 
     Raises:
-        ZooError: if there are no class folders, ``classes`` lacks one of them, or one has no images.
+        ZooError: if there are no class folders, ``classes`` lacks one of them, or one has no images or no valid name.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -128,6 +129,7 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
         images, _ = list_images(folder)
         what = f"holds {len(images):,} images but no class folders" if images else "is empty"
         raise ZooError(f"{folder} {what}; put the images of each class into a folder named after it")
+    check_class_names(names, folder)
     label = {name: i for i, name in enumerate(classes)}
     unknown = [name for name in names if name not in label]
     if unknown:
@@ -152,6 +154,6 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     if ignored:
         few = ", ".join(os.path.relpath(path, folder) for path in ignored[:5])
         rank_zero_warn(
-            f"{folder}: {len(ignored):,} files are no images by their suffix and are ignored, such as {printable(few)}"
+            f"{folder}: {len(ignored):,} files do not have an image suffix and are ignored, such as {printable(few)}"
         )
     return samples

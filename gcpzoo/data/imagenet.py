@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import imagenet_classes, is_wnid
 from gcpzoo.data.folder import scan
-from gcpzoo.data.images import list_folders
+from gcpzoo.data.images import list_folders, root_folder
 from gcpzoo.errors import ZooError
 
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"
@@ -35,7 +34,7 @@ class ImageNet(ImageDataModule):
 
     def __init__(self, root: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
+        self.root = root_folder(root)
 
     def index(self) -> Index:
         """List the images of the class folders.

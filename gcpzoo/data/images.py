@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -178,6 +179,21 @@ def list_images(folder: str) -> tuple[list[str], list[str]]:
         for name in _visible(files):
             (images if name.lower().endswith(SUFFIXES) else others).append(os.path.join(base, name))
     return sorted(images), sorted(others)
+
+
+def root_folder(root: str | Path) -> Path:
+    """Expand ``~`` in the path of a data set's folder.
+
+    Raises:
+        ZooError: if it is empty, which would stand for the working directory.
+
+    >>> root_folder("")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: root must be a folder, got ''
+    """
+    if not isinstance(root, str | Path) or not str(root).strip():
+        raise ZooError(f"root must be a folder, got {root!r}")
+    return Path(root).expanduser()
 
 
 def list_folders(folder: str) -> list[str]:

@@ -9,9 +9,20 @@ from gcpzoo.errors import ZooError
 
 
 def hold_out(
-    samples: Sequence[tuple[Any, int]], class_names: Sequence[str], fraction: float, seed: int
+    samples: Sequence[tuple[Any, int]],
+    class_names: Sequence[str],
+    fraction: float,
+    seed: int,
+    remedy: str = "add images",
 ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
     """Split ``(image, label)`` pairs at random, stratified by label, with scikit-learn.
+
+    Args:
+        samples: the pairs.
+        class_names: names of the labels, for the message.
+        fraction: share to hold out.
+        seed: of the random draw.
+        remedy: end of the message: what to do if a class is too small.
 
     Returns:
         The rest and the held-out ``fraction``, both in the order of ``samples``.
@@ -29,11 +40,11 @@ def hold_out(
     labels = [label for _, label in samples]
     try:
         rest, held = train_test_split(range(len(samples)), test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
+    except ValueError:
         smallest = min(set(labels), key=labels.count)
         raise ZooError(
-            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(set(labels))} classes "
-            f"(the smallest, {class_names[smallest]!r}, has {labels.count(smallest)}): {error}; "
-            "val_fraction 0 holds nothing out"
+            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(set(labels))} classes: "
+            f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "
+            f"has {labels.count(smallest)}); {remedy}"
         ) from None
     return [samples[i] for i in sorted(rest)], [samples[i] for i in sorted(held)]

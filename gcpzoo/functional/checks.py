@@ -10,8 +10,8 @@ from typing import Any
 from gcpzoo.errors import ZooError, unknown_name
 
 
-def check_count(name: str, value: Any) -> None:
-    """Require a whole number of at least 1.
+def check_count(name: str, value: Any, most: int | None = None) -> None:
+    """Require a whole number of at least 1, and of at most ``most``.
 
     >>> check_count("iterations", 5)
     >>> check_count("iterations", 0)
@@ -23,6 +23,8 @@ def check_count(name: str, value: Any) -> None:
         raise ZooError(f"{name} must be a whole number, got {value!r}")
     if value < 1:
         raise ZooError(f"{name} must be at least 1, got {value}")
+    if most is not None and value > most:
+        raise ZooError(f"{name} must be at most {most}, got {value}")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -38,7 +40,7 @@ def check_positive(name: str, value: Any) -> None:
         raise ZooError(f"{name} must be positive, got {value!r}")
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> None:
+def check_choice(name: str, value: Any, choices: Sequence[str | int | None]) -> None:
     """Require one of a few settings; for a list of names see :func:`check_name`.
 
     >>> check_choice("mean", "scalar", ("scalar", "channel"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.functional.checks import check_name
+from gcpzoo.errors import ZooError
 
 TRITON_PRECISIONS = ("tf32x3", "bf16x3", "tf32")
 
@@ -91,6 +91,6 @@ def triton_precision() -> str | None:
     True
     """
     chosen = os.environ.get("GCPZOO_TRITON") or None
-    if chosen is not None:
-        check_name("precision in GCPZOO_TRITON", chosen, TRITON_PRECISIONS)
+    if chosen is not None and chosen not in TRITON_PRECISIONS:
+        raise ZooError(f"unknown precision in GCPZOO_TRITON {chosen!r}; available: {', '.join(TRITON_PRECISIONS)}")
     return chosen

@@ -108,7 +108,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     barrier = Barrier(threads)
 
     def start() -> None:
-        torch.get_num_threads()  # has PyTorch set this thread up, which would undo the next line if it came later
+        torch.get_num_threads()  # makes PyTorch set up this thread, which would undo the next line if it came later
         torch.set_num_threads(1)
         barrier.wait()
 

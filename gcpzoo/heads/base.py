@@ -44,6 +44,7 @@ class Head(nn.Module):
         self, in_features: int, dim: int | Sequence[int] | None = None, reduction: str = "relu", groups: int = 1
     ) -> None:
         super().__init__()
+        check_count("in_features", in_features)
         self.in_features = in_features
         self.reduction: nn.Module = nn.Identity()
         self.dim = in_features
@@ -62,16 +63,16 @@ class Head(nn.Module):
         return self.dim
 
     def reduce(self, x: Tensor) -> Tensor:
-        """Check the shape and reduce the channels.
+        """Check the shape and the dtype, and reduce the channels.
 
         Args:
-            x: ``(B, C, h, w)``, or ``(B, C, N, 1)`` for tokens.
+            x: ``(B, C, h, w)``, or ``(B, C, N, 1)`` for tokens, of a floating-point dtype.
 
         Returns:
             ``(B, dim, h, w)``.
 
         Raises:
-            ZooError: another shape.
+            ZooError: another shape or dtype.
 
         >>> import torch
         >>> from gcpzoo.heads import create_head
@@ -83,6 +84,8 @@ class Head(nn.Module):
                 f"{self.name} expects (B, {self.in_features}, h, w), or (B, {self.in_features}, N, 1) for tokens, "
                 f"got shape {tuple(x.shape)}"
             )
+        if not x.is_floating_point():
+            raise ZooError(f"{self.name} expects floating-point features, got {x.dtype}")
         reduced: Tensor = self.reduction(x)
         return reduced
 
@@ -198,7 +201,7 @@ class RootHead(SecondOrderHead):
         in_features, dim, kwargs: see :class:`SecondOrderHead`.
         root: one of :data:`gcpzoo.functional.ROOTS`; ``None``: the head's own.
         iterations: Newton–Schulz steps of ``isqrt`` (5 for ResNets, 3 in GSoP-Net2 and on transformers) and of the
-            gradient of ``svd_newton``.
+            gradient of ``svd_newton``; at most 1000.
 
     >>> from gcpzoo.heads import create_head
     >>> create_head("isqrt", in_features=8, iterations=3).root
@@ -216,7 +219,7 @@ class RootHead(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        check_count("iterations", iterations)
+        check_count("iterations", iterations, most=1000)
         self.iterations = iterations
         self.switch_root(root or self.default_root)
 

@@ -93,7 +93,8 @@ class CrossCovariancePooling(Head):
         tokens = as_matrix(self.reduce(x)).mT
         pairs = self.projection(tokens).mT
         with without_autocast(x):
-            q, k = at_least_float32(pairs).reshape(x.shape[0], 2, self.heads, self.head_dim, -1).unbind(1)
+            parts = at_least_float32(pairs).reshape(x.shape[0], 2, self.heads, self.head_dim, pairs.shape[2])
+            q, k = parts.unbind(1)
             c = cross_covariance(q, k, self.mean)
             if self.start is not None:
                 c = svpn(c, self.start.to(c.dtype), self.alpha)

@@ -15,6 +15,7 @@ from torch import Tensor
 import gcpzoo.models.from_timm as from_timm
 import gcpzoo.models.from_torchvision as from_torchvision
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.functional.checks import check_choice
 from gcpzoo.models.base import TAIL, Backbone
 from gcpzoo.models.surgery import last_stage, set_last_stride
 from gcpzoo.models.weights import misfit, read_tensors
@@ -64,6 +65,11 @@ def create_backbone(
     >>> backbone.num_features, backbone(torch.zeros(1, 3, 64, 64)).shape
     (128, torch.Size([1, 128, 8, 8]))
     """
+    check_choice("last_stride", last_stride, (1, 2, None))
+    if until is not None and not isinstance(until, str):
+        raise ZooError(f"until must be the name of a stage, got {until!r}")
+    if weights is not None and not isinstance(weights, str | Path | Mapping):
+        raise ZooError(f"backbone weights must be a file or a state dict, got {weights!r}")
     if pretrained and weights is not None:
         raise ZooError("give either pretrained weights or a weights file for the backbone, not both")
     library: Any = from_timm if name.startswith(from_timm.PREFIX) else from_torchvision

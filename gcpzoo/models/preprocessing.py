@@ -19,6 +19,8 @@ from gcpzoo.errors import ZooError, unknown_name
 
 VIEWS = ("single", "mirror", "ten_crop")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+LIMITS = {"resize": (1, 16384), "crop": (1, 8192), "mean": (-1000, 1000), "std": (1e-6, 1000)}
+"""Least and most of each value. The customary resize of a crop is 8/7 of it, hence the larger limit."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,11 +89,12 @@ class Preprocessing:
     """What happens to an image before the network: resize, center crop, scale to 0…1, normalize.
 
     Args:
-        resize: the shorter side in pixels, or ``(height, width)``; ``None``: the image keeps its size.
-        crop: side in pixels of the square central crop (smaller images get black borders); ``None``: no crop.
+        resize: the shorter side in pixels, or ``(height, width)``, at most 16,384; ``None``: the image keeps its size.
+        crop: side in pixels of the square central crop (smaller images get black borders), at most 8,192; ``None``: no
+            crop.
         interpolation: of the resize, with antialiasing: ``bilinear``, ``bicubic``, or ``nearest``.
-        mean: of each channel (red, green, blue), in units of the full scale.
-        std: of each channel, in the same units.
+        mean: of each channel (red, green, blue), in units of the full scale; between -1000 and 1000.
+        std: of each channel, in the same units; between 1e-6 and 1000.
 
     Raises:
         ZooError: if a value cannot work.
@@ -109,13 +112,13 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if isinstance(self.resize, list | tuple):
-            if len(self.resize) != 2 or not all(_is_size(side) for side in self.resize):
+            if len(self.resize) != 2 or not all(map(_is_whole, self.resize)):
                 raise ZooError(f"preprocessing: resize must be pixels, [height, width] or null, got {self.resize!r}")
             object.__setattr__(self, "resize", tuple(self.resize))
         for name in ("resize", "crop"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, tuple) and not _is_size(value):
-                raise ZooError(f"preprocessing: {name} must be a positive number of pixels or null, got {value!r}")
+            if value is not None and not isinstance(value, tuple) and not _is_whole(value):
+                raise ZooError(f"preprocessing: {name} must be a whole number of pixels or null, got {value!r}")
         if self.interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", str(self.interpolation), INTERPOLATIONS)
         for name in ("mean", "std"):
@@ -123,8 +126,12 @@ class Preprocessing:
             if not isinstance(value, list | tuple) or len(value) != 3 or not all(_is_number(v) for v in value):
                 raise ZooError(f"preprocessing: {name} must be three finite numbers (red, green, blue), got {value!r}")
             object.__setattr__(self, name, tuple(float(v) for v in value))
-        if min(self.std) <= 0:
-            raise ZooError(f"preprocessing: std must be positive, got {list(self.std)}")
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else () if value is None else (value,)
+            if not all(least <= v <= most for v in values):
+                got = list(value) if isinstance(value, tuple) else value
+                raise ZooError(f"preprocessing: {name} must be between {least} and {most}, got {got}")
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain JSON values, which :meth:`from_dict` takes back.
@@ -205,8 +212,8 @@ def _turned(image: Image.Image) -> bool:
         return False
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

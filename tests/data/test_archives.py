@@ -6,7 +6,7 @@ import torch
 from image_files import truncate, write
 from scipy.io import savemat
 
-from gcpzoo.data import CUB200, FGVCAircraft, ImageError, ImageNet, StanfordCars
+from gcpzoo.data import CUB200, FGVCAircraft, ImageError, ImageFolder, ImageNet, StanfordCars
 from gcpzoo.data.classes import imagenet_classes
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
@@ -286,3 +286,10 @@ class TestImageNet:
     def test_a_root_without_the_two_folders_says_what_was_expected(self, tmp_path):
         with pytest.raises(ZooError, match="neither train nor val; expected ROOT/train/n01440764"):
             ImageNet(str(tmp_path)).setup("fit")
+
+
+@pytest.mark.parametrize("dataset", [CUB200, FGVCAircraft, ImageFolder, ImageNet, StanfordCars])
+@pytest.mark.parametrize("root", ["", " ", None])
+def test_an_empty_root_is_refused(dataset, root):
+    with pytest.raises(ZooError, match=f"root must be a folder, got {root!r}"):
+        dataset(root)

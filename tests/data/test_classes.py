@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,7 @@ def test_a_subset_of_imagenet_in_class_folders_is_described(tmp_path: Path) -> N
         (["cat", "d\nog"], r"control characters, got 'd\\nog'"),
         (["\x1b[2Jcat", "dog"], "control characters"),
         (["cat", "gpj.\u202edog"], "control characters"),
+        (["cat", "caf\udce9"], r"valid UTF-8, got 'caf\\udce9'; rename the class"),
         (["cat", "cat"], "must differ, got 'cat' twice"),
         (["cat", ""], "non-empty strings"),
         (["cat", 3], "non-empty strings, got 3"),
@@ -88,8 +91,22 @@ def test_names_that_cannot_be_told_apart_or_printed_are_refused(names: list, mes
 
 def test_folders_with_control_characters_are_refused_and_escaped_in_the_message(tmp_path: Path) -> None:
     write(tmp_path, ["test/cat/1.jpg", "test/d\x1b[31mog\n/1.jpg"])
-    with pytest.raises(ZooError, match=r"ImageFolder: class names .* rename the class") as error:
+    with pytest.raises(ZooError, match=r"/test: class names .* rename the class") as error:
         ImageFolder(str(tmp_path)).setup("test")
+    assert str(error.value).isprintable()
+
+
+def test_folders_whose_names_are_not_utf8_are_refused_and_escaped_in_the_message(tmp_path: Path) -> None:
+    for name in (b"cat", b"caf\xe9"):
+        folder = os.path.join(os.fsencode(tmp_path / "train"), name)
+        try:
+            os.makedirs(folder)
+        except OSError:
+            pytest.skip("this file system takes UTF-8 only")
+        write(tmp_path, ["1.jpg"])
+        shutil.copy(tmp_path / "1.jpg", os.path.join(folder, b"1.jpg"))
+    with pytest.raises(ZooError, match=r"/train: class names must be valid UTF-8, got 'caf\\udce9'") as error:
+        ImageFolder(str(tmp_path)).setup("fit")
     assert str(error.value).isprintable()
 
 

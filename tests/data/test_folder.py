@@ -118,14 +118,37 @@ def test_one_class_alone_is_refused(tmp_path):
 
 
 def test_classes_too_small_to_split_are_explained(tmp_path):
-    with pytest.raises(ZooError, match=r"cannot hold out a share of 0.2 of 4 images in 2 classes .*'b', has 1"):
+    with pytest.raises(ZooError, match=r"cannot hold out a share of 0.2 of 4 images in 2 classes: .*'b', has 1"):
         ImageFolder(lay_out(tmp_path, _={"a": 3, "b": 1})).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("splits", "remedy"),
+    [
+        ({"_": {"a": 1, "b": 1}}, "change test_fraction"),
+        ({"train": {"a": 1, "b": 1}}, "change val_fraction, or set it"),
+    ],
+)
+def test_one_image_for_each_class_names_the_option_that_splits_them(tmp_path, splits, remedy):
+    with pytest.raises(ZooError, match=rf"both parts need images of every class .*'a', has 1\); {remedy}"):
+        ImageFolder(lay_out(tmp_path, **splits)).samples("train")
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_training_images_too_few_to_hold_some_out_do_not_stop_a_test(tmp_path, stage):
+    data = ImageFolder(lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 2, "b": 1}))
+    data.setup(stage)
+    assert (data.class_names, labels(data, "test")) == (["a", "b"], {"a": 2, "b": 1})
+    assert data.record()["images"] == {"train": 2, "test": 3}
+    assert data.record()["val_fraction"] == 0
+    with pytest.raises(ZooError, match="val_fraction"):
+        data.setup("fit")
 
 
 def test_files_that_are_no_images_by_their_suffix_are_told(tmp_path):
     root = lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 1, "b": 1})
     (tmp_path / "train" / "a" / "phone.heic").touch()
-    with pytest.warns(UserWarning, match=r"1 files are no images .* a/phone\.heic"):
+    with pytest.warns(UserWarning, match=r"1 files do not have an image suffix .* a/phone\.heic"):
         ImageFolder(root, val_fraction=0).setup("fit")
 
 

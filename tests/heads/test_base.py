@@ -86,6 +86,38 @@ def test_mistakes_are_named_with_their_remedy(name: str, args: dict[str, Any], m
         create_head(name, in_features=8, **args)
 
 
+@pytest.mark.parametrize(
+    ("in_features", "message"),
+    [
+        (0, "in_features must be at least 1, got 0"),
+        (-1, "in_features must be at least 1, got -1"),
+        (8.0, "in_features must be a whole number, got 8.0"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gap", "isqrt", "mgcrp"])
+def test_a_number_of_channels_that_cannot_be_is_refused(name: str, in_features: Any, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        create_head(name, in_features=in_features)
+
+
+def test_a_thousand_iterations_are_the_most() -> None:
+    assert create_head("isqrt", in_features=8, iterations=1000).iterations == 1000
+    with pytest.raises(ZooError, match="iterations must be at most 1000, got 1001"):
+        create_head("isqrt", in_features=8, iterations=1001)
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_integer_features_are_refused(name: str) -> None:
+    with pytest.raises(ZooError, match=f"{name} expects floating-point features, got torch.int64"):
+        create_head(name, in_features=8)(torch.ones(2, 8, 4, 4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", list_heads())
+def test_an_empty_batch_gives_no_vectors(name: str) -> None:
+    head = create_head(name, in_features=8)
+    assert head(torch.ones(0, 8, 4, 4)).shape == (0, head.out_features)
+
+
 def test_arguments_of_a_head_include_those_of_its_bases() -> None:
     known = head_arguments("svd_pade")
     assert known["backward"] == "published"

@@ -34,8 +34,16 @@ def test_a_preprocessing_survives_the_trip_through_json(preprocessing):
         ({"crop": "224"}, "crop"),
         ({"interpolation": "bilinea"}, "did you mean bilinear"),
         ({"mean": [0.5]}, "mean"),
-        ({"std": [0.2, 0.2, 0.0]}, "std must be positive"),
-        ({"std": [0.2, 0.2, -0.1]}, "std must be positive"),
+        ({"std": [0.2, 0.2, 0.0]}, r"std must be between 1e-06 and 1000, got \[0.2, 0.2, 0.0\]"),
+        ({"std": [0.2, 0.2, -0.1]}, "std must be between"),
+        ({"std": [1e-300] * 3}, "std must be between"),
+        ({"std": [0.2, 1001, 0.2]}, "std must be between"),
+        ({"mean": [1e300] * 3}, "mean must be between -1000 and 1000"),
+        ({"mean": [0.5, -1001, 0.5]}, "mean must be between"),
+        ({"crop": 0}, "crop must be between 1 and 8192, got 0"),
+        ({"crop": 10**9}, "crop must be between 1 and 8192, got 1000000000"),
+        ({"resize": 16385}, "resize must be between 1 and 16384, got 16385"),
+        ({"resize": [256, 10**9]}, r"resize must be between 1 and 16384, got \[256, 1000000000\]"),
         ({"std": [0.2, float("nan"), 0.2]}, "std must be three finite numbers .*nan"),
         ({"mean": [float("nan"), 0.5, 0.5]}, "mean must be three finite numbers .*nan"),
         ({"mean": [0.5, float("inf"), 0.5]}, "mean must be three finite numbers .*inf"),
@@ -47,6 +55,11 @@ def test_a_preprocessing_survives_the_trip_through_json(preprocessing):
 def test_a_value_that_cannot_work_is_named(values, message):
     with pytest.raises(ZooError, match=message):
         Preprocessing.from_dict(values)
+
+
+def test_values_at_their_limits_are_accepted():
+    preprocessing = Preprocessing(resize=(1, 16384), crop=8192, mean=(-1000, 0, 1000), std=(1e-6, 1, 1000))
+    assert preprocessing.std == (1e-6, 1, 1000)
 
 
 def test_the_transform_is_resize_crop_scale_normalize():
