@@ -203,7 +203,11 @@ def describe(config: Mapping[str, Any], name: str, source: dict[str, str]) -> Re
         preprocessing=config.get("preprocessing") or {},
         class_names=config.get("class_names"),
         sha256=config.get("weights_sha256"),
-        **{"licence": "unknown", "provenance": "", "data": "", "metrics": {}, "measured_by": ""},
+        licence="unknown",
+        provenance="",
+        data="",
+        metrics={},
+        measured_by="",
     )
     about = {} if config.get("about") is None else config["about"]
     if not isinstance(about, Mapping):
