@@ -73,8 +73,8 @@ def _find_config(name: str) -> str:
             raise ZooError(f"config file {name!r} must be text in UTF-8") from None
         except yaml.YAMLError:
             return str(path)  # the parser says what is wrong with it
-        _check_groups(content, path)
         refuse_former_names(content, where=f"{path}: ")
+        _check_groups(content, path)
     return str(path)
 
 

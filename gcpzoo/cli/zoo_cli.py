@@ -167,8 +167,7 @@ class ZooCLI(LightningCLI):
         arguments = self.config[self.subcommand].data.init_args
         if arguments.get("preprocessing") is not None:
             return
-        size_chosen = arguments.get("image_size") != _default(type(self.datamodule), "image_size")
-        if self.subcommand != "fit" and not size_chosen and "data.image_size" not in self.typed:
+        if self.subcommand != "fit" and arguments.get("image_size") is None:
             self.datamodule.preprocessing = own
         else:
             rule = self.datamodule.preprocessing
@@ -223,14 +222,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Namespace):
         return value.as_dict()
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _default(kind: type[Any], name: str) -> Any:
-    """Return the default of an argument that a class takes itself or hands on to its base."""
-    for base in kind.__mro__:
-        if name in (parameters := inspect.signature(base).parameters):
-            return parameters[name].default
-    return None
 
 
 def _num_classes(data: Any) -> int:

@@ -17,7 +17,6 @@ class ArchiveDataModule(ImageDataModule):
 
     Args:
         root: folder that holds the archive's folder, or that folder itself.
-        image_size: side in pixels; the papers use 448.
         augment: augmentation of the training images; the papers flip only.
 
     >>> ArchiveDataModule("/data").augment.crop
@@ -25,16 +24,16 @@ class ArchiveDataModule(ImageDataModule):
     """
 
     archive = ""
+    default_size = 448
     parts: Sequence[str] = ()
 
     def __init__(
         self,
         root: str,
-        image_size: int = 448,
         augment: Augment = Augment(crop="center"),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_size=image_size, augment=augment, **kwargs)
+        super().__init__(augment=augment, **kwargs)
         self.root = root_folder(root)
 
     def folder(self) -> Path:

@@ -69,7 +69,8 @@ class ImageDataModule(LightningDataModule):
     Args:
         batch_size: number of images in a batch, on each device.
         workers: number of processes that read images; null: one for each core, at most 8.
-        image_size: side in pixels of what the network sees; the data set's own rule follows from it.
+        image_size: side in pixels of what the network sees; null: the data set's customary size, in an evaluation the
+            model's own.
         preprocessing: replaces that rule, e.g. by the preprocessing of a loaded model.
         augment: augmentation of the training images.
         views: of the test images: ``single``; ``mirror``: crop and mirrored crop; ``ten_crop``. Logits are averaged.
@@ -90,12 +91,13 @@ class ImageDataModule(LightningDataModule):
 
     root: Path | None = None
     remedy = "replace or delete them"
+    default_size = 224
 
     def __init__(
         self,
         batch_size: int = 32,
         workers: int | None = None,
-        image_size: int = 224,
+        image_size: int | None = None,
         preprocessing: Preprocessing | None = None,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         views: Literal["single", "mirror", "ten_crop"] = "single",
@@ -106,10 +108,11 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.name: str = type(self).__name__
+        size = self.default_size if image_size is None else image_size
         for name, value, least, most in (
             ("batch_size", batch_size, 1, 2**31),
             ("workers", workers or 0, 0, 1024),
-            ("image_size", image_size, 1, 8192),
+            ("image_size", size, 1, 8192),
         ):
             if not least <= value <= most:
                 raise ZooError(f"{name} must be between {least} and {most}, got {value}")
@@ -121,7 +124,7 @@ class ImageDataModule(LightningDataModule):
             raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
         self.batch_size, self.views, self.seed, self.check = batch_size, views, seed, check
         self.workers = min(8, _cores()) if workers is None else workers
-        self.preprocessing = preprocessing or self.rule(image_size)
+        self.preprocessing = preprocessing or self.rule(size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
         self._checked: set[str] = set()
@@ -175,14 +178,11 @@ class ImageDataModule(LightningDataModule):
             rank_zero_info(f"{self.name}: validation runs on the test images; do not choose a model by its figures")
             splits["val"] = splits["test"]
         elif "val" not in splits and self.val_fraction and "train" in splits:
-            total = len(splits["train"])
-            remedy = "change val_fraction, or set it to 0 to hold nothing out"
-            splits["train"], splits["val"] = hold_out(
-                splits["train"], index.class_names, self.val_fraction, self.seed, remedy
-            )
+            train, remedy = splits["train"], "change val_fraction, or set it to 0 to hold nothing out"
+            total = len(train)
+            splits["train"], splits["val"] = hold_out(train, index.class_names, self.val_fraction, self.seed, remedy)
             self._held_out = self.val_fraction
-            held = len(splits["val"])
-            rank_zero_info(f"{self.name}: {held:,} of {total:,} training images held out for validation")
+            rank_zero_info(f"{self.name}: {len(splits['val']):,} of {total:,} training images held out for validation")
         return splits
 
     @property

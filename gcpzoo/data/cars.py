@@ -31,7 +31,6 @@ class StanfordCars(ArchiveDataModule):
 
     Args:
         root: folder that holds ``stanford_cars``, or that folder itself.
-        image_size: side in pixels; the papers use 448.
         augment: augmentation of the training images.
 
     Source: Krause et al., 3dRR 2013; read by torchvision's data set.

@@ -87,10 +87,10 @@ def check_class_names(names: Sequence[str], source: str) -> None:
     for name in names:
         if not isinstance(name, str) or not name:
             raise ZooError(f"{source}: class names must be non-empty strings, got {name!r}")
-        if any(map(is_control, name)):
-            raise ZooError(f"{source}: class names must not contain control characters, got {name!r}; rename the class")
         if any("\ud800" <= character <= "\udfff" for character in name):  # how Python reads bytes that are not UTF-8
             raise ZooError(f"{source}: class names must be valid UTF-8, got {name!r}; rename the class")
+        if any(map(is_control, name)):
+            raise ZooError(f"{source}: class names must not contain control characters, got {name!r}; rename the class")
         if name in seen:
             raise ZooError(f"{source}: class names must differ, got {name!r} twice")
         seen.add(name)

@@ -20,7 +20,6 @@ class CUB200(ArchiveDataModule):
 
     Args:
         root: folder that holds ``CUB_200_2011``, or that folder itself.
-        image_size: side in pixels; the papers use 448.
         augment: augmentation of the training images.
 
     Source: Wah et al., Caltech CNS-TR-2011-001; the rule of 448 px: Li et al., CVPR 2018, section 4.3.

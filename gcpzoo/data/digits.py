@@ -31,7 +31,6 @@ class Digits(ImageDataModule):
     only a held-out validation split. No flips: a mirrored digit is another sign.
 
     Args:
-        image_size: side in pixels.
         workers: number of processes that transform images, which are in memory already.
         augment: augmentation of the training images.
 
@@ -42,14 +41,15 @@ class Digits(ImageDataModule):
     (10, (16, 16))
     """
 
+    default_size = 32
+
     def __init__(
         self,
-        image_size: int = 32,
         workers: int = 0,
         augment: Augment = Augment(crop="center", flip=0.0),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_size=image_size, workers=workers, augment=augment, **kwargs)
+        super().__init__(workers=workers, augment=augment, **kwargs)
 
     @staticmethod
     def rule(size: int) -> Preprocessing:

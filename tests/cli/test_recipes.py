@@ -209,7 +209,7 @@ def preprocessing(data: dict[str, Any]) -> Preprocessing:
     if given:
         return Preprocessing(**given)
     assert issubclass(kind, ImageDataModule)
-    return kind.rule(data["init_args"]["image_size"])
+    return kind.rule(data["init_args"]["image_size"] or kind.default_size)
 
 
 def test_every_config_has_a_recipe_here() -> None:

@@ -88,9 +88,9 @@ def test_a_run_is_evaluated_and_resumed_by_a_config_of_another_network(
     ("typed", "message"),
     [
         (["--model.dim", "16"], "was trained with dim=8, which --ckpt_path keeps: leave out 16"),
-        (["--model.optimizer.lr", "0.3"], "was trained with lr=0.05, which --ckpt_path keeps: leave out 0.3"),
-        (["--model.schedule.milestones", "[4]"], "was trained with milestones=None"),
-        (["--model.head_args.iterations", "3"], "was trained with iterations=5, which --ckpt_path keeps: leave out 3"),
+        (["--model.optimizer.lr", "0.3"], "was trained with optimizer.lr=0.05, which --ckpt_path keeps: leave out 0.3"),
+        (["--model.schedule.milestones", "[4]"], "was trained with schedule.milestones=None"),
+        (["--model.head_args.iterations", "3"], "was trained with head_args.iterations=5"),
     ],
 )
 def test_what_is_typed_beside_a_checkpoint_of_a_run_is_not_ignored(
@@ -134,11 +134,17 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(cli: Cli, small_fit: list[s
     assert "classifier.bias" in err
 
 
-def test_an_evaluation_takes_the_models_own_image_size_unless_one_is_typed(
+def test_an_evaluation_takes_the_models_own_image_size_unless_one_is_chosen(
     cli: Cli, small_fit: list[str], run_folder: Path
 ) -> None:
     ckpt = run_folder / "checkpoints" / "last.ckpt"
-    sizes = (("own", [], 32), ("typed", ["--data.image_size", 40], 40), ("default", ["--data.image_size", 224], 224))
+    Path("size.yaml").write_text("data:\n  class_path: ImageFolder\n  init_args:\n    image_size: 224\n")
+    sizes = (
+        ("own", [], 32),
+        ("typed", ["--data.image_size", 40], 40),
+        ("default", ["--data.image_size", 224], 224),
+        ("file", ["--config", "size.yaml"], 224),
+    )
     for output, typed, crop in sizes:
         code, _, err = cli("test", *small_fit[1:9], "--ckpt_path", ckpt, "--output", output, *typed)
         assert code == 0, err

