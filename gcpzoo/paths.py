@@ -1,12 +1,20 @@
-"""Where files outside the code are: in a checkout at its top level, in an installed package inside it."""
+"""Where files outside the code are, and how files are written: whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
+
+from gcpzoo.errors import ZooError
+
+TEMPORARY = ".writing-"
+"""Start of the names of files that are not whole yet; they stand beside what they will become."""
 
 
 def resource(name: str) -> Path:
@@ -34,3 +42,71 @@ def cache() -> Path:
     if given := os.environ.get("GCPZOO_CACHE"):
         return Path(given).expanduser()
     return platformdirs.user_cache_path("gcpzoo", appauthor=False)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all: fill the temporary one that this gives; it then takes the place of ``path``.
+
+    The temporary file is in the same folder, so that the last step is one rename, and is flushed to the disk before.
+    Where the writing fails, the former file stays as it was.
+
+    Raises:
+        ZooError: if the file cannot be written, e.g. because the disk is full; the message says why.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "metrics.json") as temporary:
+    ...     _ = temporary.write_text("{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['metrics.json']
+    """
+    path = Path(path)
+    temporary = path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(mode)
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        raise ZooError(f"{path} cannot be written: {error.strerror or error}; what was there before is kept") from error
+    finally:
+        if temporary != path:
+            temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the disk store a file, or the names in a folder, before anything goes on.
+
+    >>> flush(Path(tempfile.mkdtemp()))
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of :func:`replacing` that a killed process left in a folder.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / ".writing-x.ckpt").touch()
+    >>> remove_leftovers(folder)
+    >>> list(folder.iterdir())
+    []
+    """
+    for file in folder.glob(f"{TEMPORARY}*"):
+        file.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Read the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
