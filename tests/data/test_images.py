@@ -10,8 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from gcpzoo.data.base import Images
 from gcpzoo.data.images import ImageError, check_images, fault, list_images, read_image, read_pixels
+from gcpzoo.data.loading import Images
 from gcpzoo.models.preprocessing import to_rgb
 
 DECODERS = 2  # levels of 256: both are libjpeg-turbo, perhaps of two versions; CMYK to RGB rounds in either's own way
