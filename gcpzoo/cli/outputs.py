@@ -41,6 +41,8 @@ def output_folder(config: Any, subcommand: str) -> Path:
     run = path.parent.parent if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else None
     if run and subcommand == "fit" and config.get("ckpt_path"):
         return run
+    if max(int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "SLURM_NTASKS")) > 1:
+        raise ZooError("processes started by torchrun or SLURM must share a folder: give --output DIR")
     model = config.model
     name = run.name if run else str(model.checkpoint or f"{model.backbone}_{model.head}").split("/")[-1]
     name = name.replace(":", "-") + ("" if subcommand == "fit" else f"-{subcommand}")
@@ -59,7 +61,7 @@ def set_former_log_aside(folder: Path) -> None:
     ['metrics-1.csv']
     """
     former = folder / "metrics.csv"
-    if former.exists() and "LOCAL_RANK" not in os.environ:
+    if former.exists():
         names = (folder / f"metrics-{i}.csv" for i in range(1, 10_000))
         former.rename(next(n for n in names if not n.exists()))
 

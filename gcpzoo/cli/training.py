@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -30,6 +32,8 @@ KNOWN_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",  # logs are kept
     ".*LeafSpec.*",
+    ".*when logging on epoch level in distributed setting.*",  # torchmetrics have gathered these values already
+    ".*WeightAveraging callback, but loading a checkpoint outside.*",  # the averaged weights are what is evaluated
     ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # the data modules override another hook
     ".*Total length of `list` across ranks is zero.*",
 )
@@ -45,6 +49,7 @@ def train(argv: Sequence[str]) -> int:
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    handler = _on_sigterm(_terminate)
     before, sys.argv = sys.argv, [sys.argv[0], *argv]  # the trainer starts further processes with these
     try:
         ZooCLI(
@@ -67,8 +72,21 @@ def train(argv: Sequence[str]) -> int:
         raise ZooError(mistake) from error
     finally:
         sys.argv = before
+        _on_sigterm(handler)
         os.environ.pop(OUTPUT, None)
     return 0
+
+
+def _terminate(*_: object) -> None:
+    """End at once where there is no training to be saved first."""
+    raise SIGTERMException
+
+
+def _on_sigterm(handler: Any) -> Any:
+    """Set what SIGTERM does, and return what it did; only the main thread may."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(signal.SIGTERM, handler)
+    return signal.SIG_DFL
 
 
 def _mistake(error: BaseException) -> str | None:

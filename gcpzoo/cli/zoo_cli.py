@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
@@ -18,7 +20,8 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
@@ -167,7 +170,7 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
         if config.get("logger") in (None, True):
-            set_former_log_aside(self.output)
+            rank_zero_only(set_former_log_aside)(self.output)
             loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
         callbacks = _listed(config.get("callbacks"))
@@ -185,6 +188,11 @@ class ZooCLI(LightningCLI):
         cores = os.cpu_count() or 1
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
             raise ZooError(f"trainer.devices must be at most the {cores} cores, got {trainer.num_devices}")
+        if isinstance(trainer.accelerator, CPUAccelerator) and config.get("sync_batchnorm"):
+            raise ZooError(
+                "trainer.sync_batchnorm needs GPUs: on CPUs freeze the batch normalization by model.frozen, or train "
+                "with one process"
+            )
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -251,10 +259,24 @@ class ZooCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class of every image of the data into ``predictions.csv``."""
-        if self.trainer.world_size > 1:
-            raise ZooError(f"predict needs one process, got {self.trainer.world_size}: set trainer.devices to 1")
-        outputs = self.trainer.predict(**kwargs) or []
-        write_predictions(outputs, self.model.model, self.datamodule, self.output)
+        processes = self.trainer.world_size
+        if processes > 1 and not isinstance(self.datamodule, ImageDataModule):
+            raise ZooError(
+                f"predict on other data modules needs one process, got {processes}: set trainer.devices to 1"
+            )
+        outputs: list[Any] = self.trainer.predict(**kwargs) or []
+        if processes > 1:
+            outputs = self._gather(torch.cat(outputs))
+        if self.trainer.is_global_zero:
+            write_predictions(outputs, self.model.model, self.datamodule, self.output)
+
+    def _gather(self, share: Tensor) -> list[Tensor]:
+        """Bring the predictions of all processes into the order of the images, in the first process."""
+        gathered: list[Any] | None = [None] * self.trainer.world_size if self.trainer.is_global_zero else None
+        sampler = self.datamodule.predict_dataloader().sampler
+        torch.distributed.gather_object((sampler.share(0), share.cpu()), gathered)
+        rows = [(i, row) for indices, rows in gathered or () for i, row in zip(indices, rows)]
+        return [row[None] for _, row in sorted(rows, key=itemgetter(0))]
 
 
 def typed_options(argv: Sequence[str]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -17,13 +17,23 @@ from torch.utils.data import DataLoader
 
 from gcpzoo.data.classes import check_class_names, class_descriptions
 from gcpzoo.data.images import check_images, read_image, read_pixels
-from gcpzoo.data.loading import EpochSampler, Images, ResumableLoader, Sample, derived_seed, even_batch_size, run_seed
+from gcpzoo.data.loading import (
+    EpochSampler,
+    Images,
+    ResumableLoader,
+    Sample,
+    derived_seed,
+    even_batch_size,
+    ignore_sigterm,
+    run_seed,
+)
 from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import VIEWS, Preprocessing
 
 Batch = tuple[Tensor, Tensor]
+Loader = TypeVar("Loader", bound=DataLoader[Any])
 STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 
 
@@ -271,7 +281,8 @@ class ImageDataModule(LightningDataModule):
         transform = self.augment.transform(self.preprocessing)
         images = Images(self.samples("train"), self.reader(train=True), transform, self.seed)
         seed = derived_seed(self.seed, run_seed())
-        self._train = self._loader(images, EpochSampler(len(images), self.batch_size, seed, *self._process()))
+        sampler = EpochSampler(len(images), self.batch_size, seed, *self._process())
+        self._train = self._loader(ResumableLoader, images, sampler)
         if self._place:
             self._train.load_state_dict(self._place)
         return self._train
@@ -345,7 +356,7 @@ class ImageDataModule(LightningDataModule):
 
         >>> from gcpzoo.data import Digits
         >>> data = Digits(batch_size=1000)
-        >>> data.load_state_dict({"batches": 1, "global_batch_size": 1000})
+        >>> data.load_state_dict({"epoch": 0, "batches": 1, "global_batch_size": 1000})
         >>> [len(labels) for images, labels in data.train_dataloader()]
         [437]
         """
@@ -359,15 +370,16 @@ class ImageDataModule(LightningDataModule):
         images = Images(self.samples(split), self.reader(train=False), pixels)
         rank, processes = self._process()
         size = even_batch_size(len(images), self.batch_size, processes)
-        return self._loader(images, EpochSampler(len(images), size, None, rank, processes))
+        return self._loader(DataLoader, images, EpochSampler(len(images), size, None, rank, processes))
 
-    def _loader(self, images: Images, sampler: EpochSampler) -> ResumableLoader:
-        return ResumableLoader(
+    def _loader(self, kind: type[Loader], images: Images, sampler: EpochSampler) -> Loader:
+        return kind(
             images,
             batch_size=sampler.batch_size,
             sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            worker_init_fn=ignore_sigterm,
             pin_memory=torch.cuda.is_available(),
         )
 

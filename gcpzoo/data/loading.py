@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -41,6 +42,20 @@ def derived_seed(*numbers: int) -> int:
     (True, False)
     """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def ignore_sigterm(worker: int) -> None:
+    """Let a worker process go on at SIGTERM, which schedulers send to all processes: the training ends it in time.
+
+    Args:
+        worker: number of the worker; not used.
+
+    >>> before = signal.getsignal(signal.SIGTERM)
+    >>> ignore_sigterm(0)
+    >>> signal.signal(signal.SIGTERM, before) == signal.SIG_IGN
+    True
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -108,7 +123,7 @@ class EpochSampler(DistributedSampler[Any]):
             raise ZooError(f"every process needs an image: {images} images are too few for {processes} processes")
         super().__init__(range(images), num_replicas=processes, rank=rank)  # type: ignore[arg-type]
         self.images, self.batch_size, self.order_seed, self.processes = images, batch_size, seed, processes
-        self.first_batch = 0
+        self.place = {"epoch": 0, "batches": 0, "global_batch_size": batch_size * processes}
 
     def share(self, epoch: int) -> list[int]:
         """List this process's images of an epoch.
@@ -122,6 +137,30 @@ class EpochSampler(DistributedSampler[Any]):
         order = torch.randperm(self.images, generator=generator)[: self._used()]
         parts = order.split(self.batch_size * self.processes)
         return torch.cat([part[self.rank :: self.processes] for part in parts]).tolist()
+
+    def first_batch(self) -> int:
+        """Return the batch that this epoch begins with: 0, or where a stopped training goes on.
+
+        Raises:
+            ZooError: if that training had batches of another size, so that its place in the epoch has another meaning.
+
+        >>> sampler = EpochSampler(8, batch_size=2)
+        >>> sampler.place = {"epoch": 5, "batches": 3, "global_batch_size": 2}
+        >>> sampler.first_batch()
+        0
+        >>> sampler.set_epoch(5)
+        >>> sampler.first_batch()
+        3
+        """
+        if self.place["epoch"] != self.epoch:
+            return 0
+        size, before = self.batch_size * self.processes, self.place["global_batch_size"]
+        if self.place["batches"] and size != before:
+            raise ZooError(
+                f"the checkpoint is from the middle of an epoch with {before} images a step over all processes, this "
+                f"run has {size}: change data.batch_size or trainer.devices"
+            )
+        return self.place["batches"]
 
     def _used(self) -> int:
         """Count the images of an epoch that all processes together train on."""
@@ -137,8 +176,7 @@ class EpochSampler(DistributedSampler[Any]):
         return self._used() // self.processes
 
     def __iter__(self) -> Iterator[Any]:
-        share = self.share(self.epoch)[self.first_batch * self.batch_size :]
-        self.first_batch = 0
+        share = self.share(self.epoch)[self.first_batch() * self.batch_size :]
         yield from share if self.order_seed is None else ((self.epoch, i) for i in share)
 
 
@@ -160,54 +198,37 @@ class ResumableLoader(DataLoader[Any]):
     """A DataLoader over an :class:`EpochSampler` whose place in the epoch is part of Lightning's checkpoints.
 
     >>> loader = ResumableLoader([0, 10, 20, 30], batch_size=2, sampler=EpochSampler(4, 2))
-    >>> loader.load_state_dict({"batches": 1, "global_batch_size": 2})
+    >>> loader.load_state_dict({"epoch": 0, "batches": 1, "global_batch_size": 2})
     >>> list(loader)
     [tensor([20, 30])]
     >>> loader.state_dict()
-    {'batches': 2, 'global_batch_size': 2}
+    {'epoch': 0, 'batches': 2, 'global_batch_size': 2}
     """
 
     sampler: EpochSampler
     batches = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.batches = self.sampler.first_batch
+        self.batches = self.sampler.first_batch()
         for batch in super().__iter__():
             self.batches += 1
             yield batch
-
-    @property
-    def global_batch_size(self) -> int:
-        """Number of images in a batch over all processes.
-
-        >>> ResumableLoader([0, 1], batch_size=2, sampler=EpochSampler(2, 2)).global_batch_size
-        2
-        """
-        return self.sampler.batch_size * self.sampler.processes
 
     def state_dict(self) -> dict[str, int]:
         """Give the number of batches that the current epoch has delivered.
 
         >>> ResumableLoader([0, 1], batch_size=2, sampler=EpochSampler(2, 2)).state_dict()
-        {'batches': 0, 'global_batch_size': 2}
+        {'epoch': 0, 'batches': 0, 'global_batch_size': 2}
         """
-        return {"batches": self.batches, "global_batch_size": self.global_batch_size}
+        size = self.sampler.batch_size * self.sampler.processes
+        return {"epoch": self.sampler.epoch, "batches": self.batches, "global_batch_size": size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after these batches.
+        """Go on after these batches of this epoch; other epochs are whole.
 
-        Raises:
-            ZooError: if the batches were of another size, so that the place in the epoch has another meaning.
-
-        >>> ResumableLoader([0], batch_size=1, sampler=EpochSampler(1, 1)).load_state_dict(
-        ...     {"batches": 1, "global_batch_size": 8}
-        ... )
-        Traceback (most recent call last):
-        gcpzoo.errors.ZooError: the checkpoint is from the middle of an epoch with 8 images a step over all ...
+        >>> loader = ResumableLoader([0, 1], batch_size=1, sampler=EpochSampler(2, 1))
+        >>> loader.load_state_dict({"epoch": 0, "batches": 1, "global_batch_size": 1})
+        >>> list(loader)
+        [tensor([1])]
         """
-        if state["global_batch_size"] != self.global_batch_size:
-            raise ZooError(
-                f"the checkpoint is from the middle of an epoch with {state['global_batch_size']} images a step over "
-                f"all processes, this run has {self.global_batch_size}: change data.batch_size or trainer.devices"
-            )
-        self.sampler.first_batch = state["batches"] % len(self)  # 0 after the last batch: a new epoch
+        self.sampler.place = state

@@ -312,7 +312,7 @@ class ClassificationTask(L.LightningModule):
                 checkpoint[METRICS][name] = {k: torch.as_tensor(v).clone() for k, v in metric.metric_state.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if not self.trainer.is_global_zero:
+        if self.global_rank:
             return  # the means of all processes go on in one of them
         for name, state in checkpoint.get(METRICS, {}).items():
             for key, value in state.items():

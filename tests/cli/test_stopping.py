@@ -45,7 +45,7 @@ def test_a_stopped_training_says_how_to_go_on(
         finally:
             process.kill()
     assert process.returncode == code, err
-    assert b"--ckpt_path run/checkpoints/last.ckpt goes on after its last epoch" in err
+    assert b"the same command with --resume --output run goes on" in err
 
 
 def test_ctrl_c_while_the_progress_bar_starts_its_thread_is_still_an_interruption(

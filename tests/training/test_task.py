@@ -140,11 +140,19 @@ def test_data_of_other_classes_is_refused(data: ImageFolder, tmp_path: Path) -> 
         trainer(tmp_path).fit(task, data)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
-    x = torch.full((2, 3, 32, 32), torch.nan)
-    loader = DataLoader(TensorDataset(x, torch.zeros(2, dtype=torch.long)), batch_size=2)
-    with pytest.raises(ZooError, match="the loss is nan in epoch 0: lower the learning rate"):
+def test_pixels_that_are_not_finite_stop_the_training_and_are_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    x = torch.zeros(4, 3, 32, 32)
+    x[1] = torch.nan
+    loader = DataLoader(TensorDataset(x, torch.zeros(4, dtype=torch.long)), batch_size=2)
+    with pytest.raises(ZooError, match="pixels are not finite in epoch 0, batch 0: images 1 of the batch; mend"):
         trainer(tmp_path).fit(ClassificationTask(**SMALL), loader)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_files(data: ImageFolder, tmp_path: Path) -> None:
+    task = ClassificationTask(**SMALL, optimizer=OptimizerConfig(lr=1e6))
+    with pytest.raises(ZooError, match=r"not finite in epoch 0, batch 1 \(.*train/.*png.*\); lower the learning rate"):
+        trainer(tmp_path).fit(task, data)
+    assert not list(tmp_path.glob("**/*.ckpt"))
 
 
 def test_hybrid_root_switches_at_the_last_milestone_and_is_recorded(data: ImageFolder, tmp_path: Path) -> None:
