@@ -6,17 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gcpzoo.data.classes import check_class_names, class_descriptions
-from gcpzoo.data.images import check_images, read_image, read_pixels
+from gcpzoo.data.images import read_image, read_pixels
+from gcpzoo.data.screening import ScreenedDataModule, refuse_shared_files
 from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
@@ -59,7 +58,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.transform(self.read(path)), label
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(ScreenedDataModule):
     """Batches ``(images, labels)``: float32 ``(B, 3, h, w)``, or ``(B, V, 3, h, w)`` for V views, and int64 ``(B,)``.
 
     The loaders deliver uint8; :meth:`on_after_batch_transfer` normalizes on the device. A data set implements
@@ -78,7 +77,8 @@ class ImageDataModule(LightningDataModule):
             one. With 0 there is no validation.
         val_on_test: validate on the test images, for curves only: a choice made by them makes the test figures invalid.
         seed: of the random splits.
-        check: look at every image file before the start, and name those that are missing or truncated.
+        check: decode every image file before the start; ``false`` saves that time where all are known to be whole.
+        on_error: what to do about files that cannot be read: ``stop`` and name them, or ``skip`` and name them.
 
     Raises:
         ZooError: if a value cannot work, or files are missing (at the first use of ``class_names``, or in ``setup``).
@@ -89,8 +89,6 @@ class ImageDataModule(LightningDataModule):
     (torch.uint8, torch.Size([4, 3, 32, 32]))
     """
 
-    root: Path | None = None
-    remedy = "replace or delete them"
     default_size = 224
 
     def __init__(
@@ -105,8 +103,9 @@ class ImageDataModule(LightningDataModule):
         val_on_test: bool = False,
         seed: int = 0,
         check: bool = True,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
-        super().__init__()
+        super().__init__(check, on_error)
         self.name: str = type(self).__name__
         size = self.default_size if image_size is None else image_size
         for name, value, least, most in (
@@ -122,12 +121,11 @@ class ImageDataModule(LightningDataModule):
             raise ZooError(f"val_fraction must be at least 0 and less than 1, got {val_fraction}")
         if val_fraction and val_on_test:
             raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
-        self.batch_size, self.views, self.seed, self.check = batch_size, views, seed, check
+        self.batch_size, self.views, self.seed = batch_size, views, seed
         self.workers = min(8, _cores()) if workers is None else workers
         self.preprocessing = preprocessing or self.rule(size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
-        self._checked: set[str] = set()
         self.preprocessing.pixels(views)  # refuses ten_crop without a crop
         output_size(self.preprocessing)  # refuses images that cannot form a batch
 
@@ -166,6 +164,8 @@ class ImageDataModule(LightningDataModule):
     def _index(self) -> Index:
         index = self.index()
         check_class_names(index.class_names, self.name)
+        if self.root is not None:
+            refuse_shared_files(index.splits, str(self.root))
         return index
 
     @cached_property
@@ -216,7 +216,7 @@ class ImageDataModule(LightningDataModule):
         return len(self.class_names)
 
     def samples(self, split: str) -> list[Sample]:
-        """List ``(path, label)`` of ``train``, ``val`` or ``test``.
+        """List ``(path, label)`` of ``train``, ``val`` or ``test``, after ``setup`` without the files left out.
 
         Raises:
             ZooError: if the data set has no such split.
@@ -230,7 +230,7 @@ class ImageDataModule(LightningDataModule):
             remedy = "; set val_fraction to hold one out" if split == "val" else ""
             place = f" in {self.root}" if self.root else ""
             raise ZooError(f"{self.name}: no {split} split{place}; available: {', '.join(splits)}{remedy}")
-        return splits[split]
+        return self.keep(splits[split])
 
     def record(self) -> dict[str, Any]:
         """Describe what was trained and measured on as plain JSON, to be kept with the figures.
@@ -246,7 +246,8 @@ class ImageDataModule(LightningDataModule):
         return {
             "data": self.name,
             "num_classes": self.num_classes,
-            "images": {split: len(samples) for split, samples in splits.items()},
+            "images": {split: len(self.keep(samples)) for split, samples in splits.items()},
+            **({"left_out": self.left_out_record()} if self.on_error == "skip" else {}),
             "val_fraction": self._held_out,
             "val_on_test": self.val_on_test,
             "seed": self.seed,
@@ -271,10 +272,7 @@ class ImageDataModule(LightningDataModule):
         if stage is not None:
             self.samples(STAGES[stage])  # the split must exist
         splits = tuple(self._splits) if stage in (None, "fit") else (STAGES[stage],)
-        paths = {path: None for split in splits if split not in self._checked for path, _ in self.samples(split)}
-        self._checked.update(splits)
-        if self.check and self.root is not None:
-            rank_zero_only(check_images)(list(paths), str(self.root), self.remedy)
+        self.screen({split: self.samples(split) for split in splits})
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Load the training images, shuffled and augmented.
