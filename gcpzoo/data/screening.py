@@ -148,7 +148,7 @@ def refuse_shared_files(splits: Mapping[str, Sequence[tuple[Any, int]]], root: s
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: /dev: 1 file is in more than one split: null (train) is null (test); delete all but one
     """
-    distinct = {id(samples): split for split, samples in reversed(splits.items())}
+    distinct = {id(samples): split for split, samples in splits.items()}
     places = [(split, path) for split in distinct.values() for path, _ in splits[split]]
     shared = [group for group in same_files([path for _, path in places]) if len({places[i][0] for i in group}) > 1]
     if shared:
