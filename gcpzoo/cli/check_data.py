@@ -19,8 +19,8 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "check-data",
         help="decode all images of a folder; find broken and doubled ones",
-        epilog="Exit code 1 for what cannot be read, is in two splits or classes, or is ignored, for an empty class and "
-        "for a wrong name; imbalance and duplicates within a class only warn.",
+        epilog="Exit code 1 for what cannot be read, is in two splits or classes, or is ignored, for an empty class "
+        "and for a wrong name; imbalance and duplicates within a class only warn.",
     )
     p.add_argument("folder", metavar="DIR", help="class folders, or train, val and test folders of them")
     p.add_argument("--json", action="store_true", help="as JSON")

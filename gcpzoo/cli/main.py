@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
@@ -88,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _format_warning(
-    message: Warning | str, category: type[Warning], filename: str, number: int, line: Any = None
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     """Write a warning of ours as one line, which has no use for a place in the code."""
     if filename.startswith(os.path.dirname(os.path.dirname(__file__))):
         return f"gcpzoo: warning: {message}\n"
-    return f"{filename}:{number}: {category.__name__}: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _explain(error: BaseException) -> int:

@@ -47,7 +47,7 @@ class ScreenedDataModule(LightningDataModule):
         self.left_out: dict[str, str] = {}
         self._screened: set[str] = set()
 
-    def screen(self, splits: Mapping[str, Sequence[tuple[Any, int]]]) -> None:
+    def screen(self, splits: Mapping[str, list[tuple[Any, int]]]) -> None:
         """Decode the files of splits that were not looked at before; the first process does, and tells the others.
 
         Raises:
@@ -77,7 +77,7 @@ class ScreenedDataModule(LightningDataModule):
             names = name_files(faults, str(self.root), most=10)
             rank_zero_warn(f"{len(faults):,} of {len(paths):,} images cannot be read, left out: {printable(names)}")
 
-    def keep(self, samples: Sequence[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    def keep(self, samples: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
         """Return the samples that are not left out.
 
         >>> data = ScreenedDataModule(on_error="skip")
@@ -85,7 +85,7 @@ class ScreenedDataModule(LightningDataModule):
         >>> data.keep([("cut.png", 0), ("good.png", 0)])
         [('good.png', 0)]
         """
-        return [s for s in samples if s[0] not in self.left_out] if self.left_out else list(samples)
+        return [s for s in samples if s[0] not in self.left_out] if self.left_out else samples
 
     def left_out_record(self) -> dict[str, str]:
         """Name the files left out by their path in ``root``, each with the reason.
