@@ -132,3 +132,13 @@ def test_a_prediction_answers_all_that_can_be_read(cli: Cli, dirty: Path, run_fo
     assert code == 0
     assert len(json.loads(out)) == 9
     assert "3 of 12 images cannot be read: " in err
+
+
+def test_a_run_does_not_go_on_when_other_images_are_broken(cli: Cli, dirty: Path, small_fit: list[str]) -> None:
+    options = [*on(dirty, small_fit), "--skip-corrupt"]
+    assert cli(*options, "--trainer.max_epochs", 1, "--evaluate", "false", "--output", "run")[0] == 0
+    (dirty / "train/north/1.png").write_bytes(b"")
+    code, _, err = cli(*options, "--ckpt_path", "run/checkpoints/last.ckpt")
+    assert code == 2
+    assert "1 images can no longer be read and 0 can be read again" in err.splitlines()[-1]
+    assert "train/north/1.png" in err.splitlines()[-1]
