@@ -45,11 +45,15 @@ def cache() -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, former: Path | None = None) -> Iterator[Path]:
     """Write a file whole or not at all: fill the temporary one that this gives; it then takes the place of ``path``.
 
     The temporary file is in the same folder, so that the last step is one rename, and is flushed to the disk before.
-    Where the writing fails, the former file stays as it was.
+    Where the writing fails, the file that was there stays as it was.
+
+    Args:
+        path: the file to write.
+        former: where the file that was there is kept; null: it is not.
 
     Raises:
         ZooError: if the file cannot be written, e.g. because the disk is full; the message says why.
@@ -71,6 +75,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(mode)
         flush(temporary)
+        if former is not None and path.exists():
+            _keep(path, former)
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
@@ -78,6 +84,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary != path:
             temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, former: Path) -> None:
+    """Give a file a second name, so that it exists under both; where links are not supported, its only one."""
+    link = former.with_name(f"{TEMPORARY}{former.name}")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:
+        path.replace(link)
+    link.replace(former)
 
 
 def flush(path: Path) -> None:

@@ -31,10 +31,9 @@ def output_folder(config: Any, subcommand: str) -> Path:
         return Path(os.environ[OUTPUT])
     if config.get("output"):
         folder = Path(config.output)
-        if subcommand == "fit" and (folder / "metrics.json").exists() and not config.get("ckpt_path"):
-            raise ZooError(
-                f"{str(folder)!r} holds a run already: give another --output, or --ckpt_path to go on with it"
-            )
+        holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
+        if subcommand == "fit" and holds_run and not config.get("ckpt_path"):
+            raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
         if subcommand != "fit" and (folder / "checkpoints").is_dir():
             raise ZooError(f"{str(folder)!r} holds a training, whose results stay as they are: give another --output")
         return folder

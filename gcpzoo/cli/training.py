@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from gcpzoo.cli.exits import causes
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
-from gcpzoo.cli.zoo_cli import ZooCLI
+from gcpzoo.cli.zoo_cli import RecordConfig, ZooCLI
 from gcpzoo.errors import ZooError
 from gcpzoo.training import ClassificationTask
 from gcpzoo.training.allocator import keep_freed_memory
@@ -30,6 +30,7 @@ KNOWN_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",  # logs are kept
     ".*LeafSpec.*",
+    ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # the data modules override another hook
     ".*Total length of `list` across ranks is zero.*",
 )
 
@@ -54,7 +55,7 @@ def train(argv: Sequence[str]) -> int:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RecordConfig,
             trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
         )
     except BaseException as error:
@@ -102,4 +103,4 @@ def _stop_code(error: BaseException) -> int | None:
 def _remedy() -> str:
     """Say how to go on, where a checkpoint was written."""
     last = Path(os.environ.get(OUTPUT, "")) / "checkpoints" / "last.ckpt"
-    return f"; the same command with --ckpt_path {last} goes on after its last epoch" if last.is_file() else ""
+    return f"; the same command with --resume --output {last.parent.parent} goes on" if last.is_file() else ""

@@ -8,29 +8,50 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
+from gcpzoo.cli.resume import CONFIG, check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
-from gcpzoo.training import ClassificationTask, RunReport
+from gcpzoo.paths import replacing
+from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport
+from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 NETWORK_OPTIONS = (*(key for key in GCPNet.CONFIG_KEYS if key != "num_classes"), *START_OPTIONS)
+
+
+class RecordConfig(SaveConfigCallback):
+    """Write the options of a run into its folder, as they were asked for: what ``--resume`` compares with.
+
+    Args:
+        asked: the options; null: those that the run was built from.
+    """
+
+    def __init__(self, parser: Any, config: Namespace, asked: Namespace | None = None) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.asked = asked or config
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
+            temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")
 
 
 class ZooCLI(LightningCLI):
@@ -41,6 +62,7 @@ class ZooCLI(LightningCLI):
     """
 
     run_checkpoint: RunCheckpoint | None = None
+    trained = False
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         data_modules()  # the parser knows those that are imported by their short names
@@ -51,6 +73,11 @@ class ZooCLI(LightningCLI):
         parser.add_argument(
             "--evaluate", type=bool, default=True, help="after fit, evaluate the final epoch on the test split"
         )
+        parser.add_argument(
+            "--resume", type=bool, nargs="?", const=True, default=False,
+            help="go on with the stopped run in --output; where there is none yet, start",
+        )  # fmt: skip
+        parser.add_class_arguments(RunCheckpoints, "checkpoint")
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -63,11 +90,13 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if "model.checkpoint" in self.typed:  # it replaces the network of a config file
+            _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
+        if config.resume:
+            self._find_run(config)
         config["ckpt_path"] = self.ckpt_path
         if self.ckpt_path:
             self._restore_network(self.ckpt_path, config.model)
-        elif "model.checkpoint" in self.typed:  # it replaces the network of a config file
-            _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
         elif self.subcommand != "fit" and not config.model.checkpoint:
             raise ZooError("which model? give --model NAME (see 'gcpzoo list'), or --ckpt_path FILE of a run")
         if self.subcommand != "fit":
@@ -78,6 +107,18 @@ class ZooCLI(LightningCLI):
             config.verbose = False  # the summary says it in one line
         self.output = output_folder(config, str(self.subcommand))
         os.environ[OUTPUT] = str(self.output)
+
+    def _find_run(self, config: Namespace) -> None:
+        """Take the checkpoint of the run that ``--resume`` goes on with, if the options are still the same."""
+        if self.subcommand != "fit" or self.ckpt_path or not config.output:
+            raise ZooError("--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path")
+        folder = Path(config.output)
+        self.ckpt_path = str(find_checkpoint(folder) or "") or None
+        if self.ckpt_path:
+            asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+            check_same(folder, asked)
+            self.save_config_kwargs = {"asked": config.clone()}
+            self.trained = is_trained(Path(self.ckpt_path), config.trainer)
 
     def _restore_network(self, path: str, model: Namespace) -> None:
         """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters.
@@ -129,15 +170,17 @@ class ZooCLI(LightningCLI):
             set_former_log_aside(self.output)
             loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
-        given = config.get("callbacks") or []
-        callbacks = list(given) if isinstance(given, list) else [given]
+        callbacks = _listed(config.get("callbacks"))
         if self.subcommand == "fit" and "logger" in kwargs:
             callbacks.append(LearningRateMonitor())
         if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
-            callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))
+            callbacks.append(self.config_init[self.subcommand].checkpoint)
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RichProgressBar(leave=True))
         kwargs["callbacks"] = [*callbacks, RunReport()]
+        kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpointIO()]
+        if isinstance(self.datamodule, ImageDataModule):  # it gives every process its share by itself
+            kwargs["use_distributed_sampler"] = False
         trainer = super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
         cores = os.cpu_count() or 1
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
@@ -182,10 +225,22 @@ class ZooCLI(LightningCLI):
         size = sum(p.numel() for p in self.model.model.parameters()) / 1e6
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
 
-    def after_fit(self) -> None:
+    def fit(self, **kwargs: Any) -> None:
+        """Train; a run whose training has ended already only lacks its evaluation, or nothing."""
+        evaluate = self.config[self.subcommand].evaluate
+        if self.trained and is_finished(self.output, Path(self.ckpt_path or ""), evaluate):
+            print(f"the run in {self.output} has finished: nothing to do")
+        elif self.trained and evaluate:
+            self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)
+            print_summary(self.trainer, self.output)
+        else:
+            self.trainer.fit(**kwargs)
+            self._evaluate(evaluate)
+
+    def _evaluate(self, evaluate: bool) -> None:
         if getattr(self.trainer, "fast_dev_run", False):
             return
-        if self.config[self.subcommand].evaluate and self.trainer.state.finished:
+        if evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         print_summary(self.trainer, self.output)
 
@@ -210,6 +265,11 @@ def typed_options(argv: Sequence[str]) -> set[str]:
     """
     keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
     return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
+
+
+def _listed(given: Any) -> list[Any]:
+    """Write an option that takes one value or several as a list."""
+    return list(given) if isinstance(given, list | tuple) else [given] if given else []
 
 
 def _reset(model: Namespace, keys: Sequence[str]) -> None:

@@ -3,59 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gcpzoo.data.classes import check_class_names, class_descriptions
 from gcpzoo.data.images import read_image, read_pixels
-from gcpzoo.data.screening import ScreenedDataModule, refuse_shared_files
+from gcpzoo.data.loading import EpochSampler, Images, ResumableLoader, Sample, derived_seed, even_batch_size, run_seed
+from gcpzoo.data.screening import Index, ScreenedDataModule, refuse_shared_files
 from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import VIEWS, Preprocessing
 
-Sample = tuple[Any, int]
 Batch = tuple[Tensor, Tensor]
-STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
-
-
-@dataclass
-class Index:
-    """The images of a data set: ids of the classes in label order, and ``(path, label)`` pairs of each split.
-
-    >>> Index(["cat", "dog"], {"train": [("1.png", 0), ("2.png", 1)]}).splits["train"][1]
-    ('2.png', 1)
-    """
-
-    class_names: list[str]
-    splits: dict[str, list[Sample]]
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Map ``(path, label)`` to ``(uint8 tensor, label)``: ``transform(read(path))``.
-
-    >>> Images([("cat.png", 0)], read=len, transform=lambda n: 2 * n)[0]
-    (14, 0)
-    """
-
-    def __init__(
-        self, samples: Sequence[Sample], read: Callable[[Any], Any], transform: Callable[[Any], Tensor]
-    ) -> None:
-        self.samples, self.read, self.transform = samples, read, transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        path, label = self.samples[i]
-        return self.transform(self.read(path)), label
 
 
 class ImageDataModule(ScreenedDataModule):
@@ -126,6 +93,8 @@ class ImageDataModule(ScreenedDataModule):
         self.preprocessing = preprocessing or self.rule(size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
+        self._train: ResumableLoader | None = None
+        self._place: dict[str, Any] = {}
         self.preprocessing.pixels(views)  # refuses ten_crop without a crop
         output_size(self.preprocessing)  # refuses images that cannot form a batch
 
@@ -258,35 +227,23 @@ class ImageDataModule(ScreenedDataModule):
 
     # --- Lightning's hooks
 
-    def setup(self, stage: str | None = None) -> None:
-        """Check the image files of the stage; before training those of all splits, so that none ends a long run.
-
-        Raises:
-            ZooError: if the split that the stage needs is missing, or files cannot be read.
-
-        >>> from gcpzoo.data import Digits
-        >>> Digits().setup("validate")
-        Traceback (most recent call last):
-        gcpzoo.errors.ZooError: Digits: no val split; available: train, test; set val_fraction to hold one out
-        """
-        if stage is not None:
-            self.samples(STAGES[stage])  # the split must exist
-        splits = tuple(self._splits) if stage in (None, "fit") else (STAGES[stage],)
-        self.screen({split: self.samples(split) for split in splits})
-
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Load the training images, shuffled and augmented.
 
-        A last batch of one image is dropped, which batch normalization could not train on.
+        The order and what is random in the augmentation follow from ``seed``, the run's seed and the epoch, see
+        :class:`~gcpzoo.data.loading.EpochSampler`. A last batch of one image is dropped.
 
         >>> from gcpzoo.data import Digits
         >>> len(Digits(batch_size=100).train_dataloader())
         15
         """
-        samples = self.samples("train")
-        alone = len(samples) > 1 and len(samples) % self.batch_size == 1
         transform = self.augment.transform(self.preprocessing)
-        return self._loader(Images(samples, self.reader(train=True), transform), shuffle=True, drop_last=alone)
+        images = Images(self.samples("train"), self.reader(train=True), transform, self.seed)
+        seed = derived_seed(self.seed, run_seed())
+        self._train = self._loader(images, EpochSampler(len(images), self.batch_size, seed, *self._process()))
+        if self._place:
+            self._train.load_state_dict(self._place)
+        return self._train
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]] | list[Any]:
         """Load the validation images; an empty list if there are none.
@@ -297,17 +254,16 @@ class ImageDataModule(ScreenedDataModule):
         """
         if "val" not in self._splits:
             return []
-        return self._loader(Images(self.samples("val"), self.reader(train=False), self.preprocessing.pixels()))
+        return self._in_order("val", self.preprocessing.pixels())
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Load the test images in the order of :meth:`samples`, each in all ``views``.
+        """Load the test images in the order of :meth:`samples`, each in all ``views``, each in one process.
 
         >>> from gcpzoo.data import Digits
         >>> next(iter(Digits(views="mirror", batch_size=4).test_dataloader()))[0].shape
         torch.Size([4, 2, 3, 32, 32])
         """
-        pixels = self.preprocessing.pixels(self.views)
-        return self._loader(Images(self.samples("test"), self.reader(train=False), pixels))
+        return self._in_order("test", self.preprocessing.pixels(self.views))
 
     def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Load the test images, labels included.
@@ -331,14 +287,58 @@ class ImageDataModule(ScreenedDataModule):
         pixels, labels = batch
         return self.preprocessing.normalize(pixels), labels
 
-    def _loader(self, images: Images, **kwargs: Any) -> DataLoader[tuple[Tensor, int]]:
-        return DataLoader(
+    def training_files(self, epoch: int, batch_idx: int) -> list[str]:
+        """Name the files of one of this process's training batches.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().training_files(0, 0)
+        []
+        """
+        if self._train is None:
+            return []
+        size = self.batch_size
+        share = self._train.sampler.share(epoch)[batch_idx * size : (batch_idx + 1) * size]
+        return [str(self.samples("train")[i][0]) for i in share]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the place in the epoch, and what was left out.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().state_dict()
+        {}
+        """
+        return super().state_dict() | (self._train.state_dict() if self._train else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at this place of the epoch.
+
+        >>> from gcpzoo.data import Digits
+        >>> data = Digits(batch_size=1000)
+        >>> data.load_state_dict({"batches": 1, "global_batch_size": 1000})
+        >>> [len(labels) for images, labels in data.train_dataloader()]
+        [437]
+        """
+        super().load_state_dict(state_dict)
+        self._place = {key: value for key, value in state_dict.items() if key != "left_out"}
+
+    def _process(self) -> tuple[int, int]:
+        """Return the rank of this process and the number of all."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _in_order(self, split: str, pixels: Callable[[Any], Tensor]) -> DataLoader[tuple[Tensor, int]]:
+        images = Images(self.samples(split), self.reader(train=False), pixels)
+        rank, processes = self._process()
+        size = even_batch_size(len(images), self.batch_size, processes)
+        return self._loader(images, EpochSampler(len(images), size, None, rank, processes))
+
+    def _loader(self, images: Images, sampler: EpochSampler) -> ResumableLoader:
+        return ResumableLoader(
             images,
-            batch_size=self.batch_size,
+            batch_size=sampler.batch_size,
+            sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
-            **kwargs,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +13,25 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import distributed
 
 from gcpzoo.data.images import find_faults, refuse_faults
+from gcpzoo.data.loading import Sample
 from gcpzoo.data.scan import name_files, same_files
 from gcpzoo.errors import ZooError, printable, unknown_name
 
+STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 ON_ERROR = ("stop", "skip")
 T = TypeVar("T")
+
+
+@dataclass
+class Index:
+    """The images of a data set: ids of the classes in label order, and ``(path, label)`` pairs of each split.
+
+    >>> Index(["cat", "dog"], {"train": [("1.png", 0), ("2.png", 1)]}).splits["train"][1]
+    ('2.png', 1)
+    """
+
+    class_names: list[str]
+    splits: dict[str, list[Sample]]
 
 
 class ScreenedDataModule(LightningDataModule):
@@ -46,6 +61,22 @@ class ScreenedDataModule(LightningDataModule):
         self.check, self.on_error = check, on_error
         self.left_out: dict[str, str] = {}
         self._screened: set[str] = set()
+
+    def setup(self: Any, stage: str | None = None) -> None:
+        """Check the image files of the stage; before training those of all splits, so that none ends a long run.
+
+        Raises:
+            ZooError: if the split that the stage needs is missing, or files cannot be read.
+
+        >>> from gcpzoo.data import Digits
+        >>> Digits().setup("validate")
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: Digits: no val split; available: train, test; set val_fraction to hold one out
+        """
+        if stage is not None:
+            self.samples(STAGES[stage])  # the split must exist
+        splits = tuple(self._splits) if stage in (None, "fit") else (STAGES[stage],)
+        self.screen({split: self.samples(split) for split in splits})
 
     def screen(self, splits: Mapping[str, list[tuple[Any, int]]]) -> None:
         """Decode the files of splits that were not looked at before; the first process does, and tells the others.
@@ -96,7 +127,7 @@ class ScreenedDataModule(LightningDataModule):
         return {os.path.relpath(path, self.root or "."): why for path, why in sorted(self.left_out.items())}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"left_out": list(self.left_out_record())}
+        return {"left_out": list(self.left_out_record())} if self.on_error == "skip" else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with the run that goes on: other images would make it another run.

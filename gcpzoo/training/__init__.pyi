@@ -1,4 +1,6 @@
+from .checkpoints import RunCheckpoints
 from .covariance_spectrum import CovarianceSpectrum
+from .finite_guard import FiniteGuard
 from .hybrid_root import HybridRoot
 from .optimizers import OptimizerConfig
 from .run_report import RunReport
@@ -9,8 +11,10 @@ from .task import ClassificationTask
 __all__ = [
     "ClassificationTask",
     "CovarianceSpectrum",
+    "FiniteGuard",
     "HybridRoot",
     "OptimizerConfig",
+    "RunCheckpoints",
     "RunReport",
     "ScheduleConfig",
     "StagedUnfreezing",

@@ -17,6 +17,7 @@ from torch import Tensor
 from gcpzoo import __version__
 from gcpzoo.analysis import head_spectra, mean_relative, plots
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import replacing
 
 FORMAT = 2
 METRICS = ("loss", "top1", "top5", "per_class")
@@ -49,14 +50,20 @@ class RunReport(Callback):
         self.features: Tensor | None = None
         self.started = 0.0
         self.seconds_before = 0.0
+        self.row: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fit": self.report.get("fit")}
+        return {"fit": self.report.get("fit"), "row": self.row, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("fit"):
             self.report["fit"] = state_dict["fit"]
             self.seconds_before = state_dict["fit"]["seconds"]
+        self.row = state_dict.get("row", {})
+        self.seconds_before = state_dict.get("seconds", self.seconds_before)
+
+    def _seconds(self) -> float:
+        return round(self.seconds_before + time.perf_counter() - self.started, 1)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         path = Path(trainer.default_root_dir) / "metrics.json"
@@ -64,22 +71,29 @@ class RunReport(Callback):
             self.report = _read(path, pl_module.model.config)
         self.started = time.perf_counter()
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        logged = _numbers(trainer.callback_metrics)
+        self.row = {"epoch": trainer.current_epoch, **{k: v for k, v in logged.items() if k.startswith("lr-")}}
+
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        logged = _numbers(trainer.callback_metrics)  # the last values of each; those of the validation may be old
+        self.row |= {k: v for k, v in logged.items() if not k.startswith(("val/", "spectrum/"))}
         fit = self.report.setdefault("fit", {"epochs": 0, "history": []})
-        row = {"epoch": trainer.current_epoch, **_numbers(trainer.callback_metrics)}
-        fit["history"] = [r for r in fit["history"] if r["epoch"] < row["epoch"]] + [row]
+        former = [row for row in fit["history"] if row["epoch"] < self.row["epoch"]]
+        fit["history"] = [*former, dict(sorted(self.row.items()))]
         fit["epochs"] = trainer.current_epoch + 1
-        fit["seconds"] = round(self.seconds_before + time.perf_counter() - self.started, 1)
+        fit["seconds"] = self._seconds()
         self._write(trainer, pl_module)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if _writes(trainer) and self.report.get("fit"):
-            path = Path(trainer.default_root_dir) / "training_curves.png"
-            plots.training_curves({pl_module.model.config["head"]: self.report["fit"]["history"]}, path)
+        self._draw_curves(trainer, pl_module)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.state.fn == "validate":
             self._add_evaluation(trainer, pl_module, "validate")
+        elif not trainer.sanity_checking:
+            logged = _numbers(trainer.callback_metrics)
+            self.row |= {k: v for k, v in logged.items() if k.startswith(("val/", "spectrum/"))}
 
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -94,13 +108,20 @@ class RunReport(Callback):
         if not _writes(trainer):
             return
         folder, model = Path(trainer.default_root_dir), pl_module.model
+        if (folder / "checkpoints").is_dir():  # a training that was stopped after its last epoch lacks them
+            self._draw_curves(trainer, pl_module)
         names = model.class_descriptions or [str(i) for i in range(len(pl_module.confusion))]
         plots.confusion_matrix(pl_module.confusion, names, folder / "confusion_matrix.png")
         if self.features is not None:
             spectra = {kind: mean_relative(w) for kind, w in head_spectra(model.head, self.features).items()}
             plots.covariance_spectrum({model.config["head"]: spectra}, folder / "covariance_spectrum.png")
             rounded = {kind: [round(v, 9) for v in w] for kind, w in spectra.items()}
-            (folder / "spectrum.json").write_text(json.dumps(rounded) + "\n")
+            _write_json(folder / "spectrum.json", rounded)
+
+    def _draw_curves(self, trainer: Any, pl_module: Any) -> None:
+        if _writes(trainer) and self.report.get("fit"):
+            path = Path(trainer.default_root_dir) / "training_curves.png"
+            plots.training_curves({pl_module.model.config["head"]: self.report["fit"]["history"]}, path)
 
     def _add_evaluation(self, trainer: Any, pl_module: Any, stage: str) -> None:
         prefix = {"validate": "val", "test": "test"}[stage]
@@ -131,9 +152,12 @@ class RunReport(Callback):
             "hardware": hardware(),
             "parameters": sum(p.numel() for p in pl_module.model.parameters()),
         }
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(self.report, indent=2, default=str, allow_nan=False) + "\n")
+        _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)
+
+
+def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, default=str, allow_nan=False) + "\n")
 
 
 def _read(path: Path, config: dict[str, Any]) -> dict[str, Any]:

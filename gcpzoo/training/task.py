@@ -11,16 +11,19 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
+from gcpzoo.data.loading import derived_seed, run_seed
 from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.surgery import find_modules
+from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_ranges
+from gcpzoo.training.finite_guard import FiniteGuard
 from gcpzoo.training.metrics import MeanClassAccuracy
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
@@ -28,6 +31,8 @@ from gcpzoo.training.schedules import ScheduleConfig
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 Batch = tuple[Tensor, Tensor]
+METRICS = "gcpzoo_train_metrics"
+"""Where a checkpoint keeps the means of the epoch that it is from."""
 
 
 class ClassificationTask(L.LightningModule):
@@ -62,6 +67,8 @@ class ClassificationTask(L.LightningModule):
         label_smoothing: share of the target spread over all classes by the cross-entropy.
         mixup_alpha: parameter of MixUp's Beta distribution; 0: no MixUp.
         cutmix_alpha: parameter of CutMix's Beta distribution; 0: no CutMix. With both, each batch draws one.
+        on_nonfinite: what to do when loss or gradients are not finite: ``stop``, or ``skip`` the optimizer step. Both
+            name the batch's files.
         channels_last: memory format of backbone and images, faster on most devices.
         recompute_head: compute the head again in the backward pass instead of keeping what it needs: less memory.
         compile_model: compile the network by ``torch.compile``.
@@ -98,6 +105,7 @@ class ClassificationTask(L.LightningModule):
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
         channels_last: bool = False,
         recompute_head: bool = False,
         compile_model: bool = False,
@@ -109,6 +117,7 @@ class ClassificationTask(L.LightningModule):
         self.label_smoothing, self.mixup_alpha, self.cutmix_alpha = label_smoothing, mixup_alpha, cutmix_alpha
         check_ranges(self, label_smoothing=(0, 1), mixup_alpha=(0, 1e3), cutmix_alpha=(0, 1e3))
         self.channels_last = channels_last
+        self.guard = FiniteGuard(on_nonfinite)
         network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS} | {"hidden": hidden or []}
         point = build_network(network, default_network(), **{key: arguments[key] for key in START_OPTIONS})
         self.model, self.start, self.trained_classes = point.model, point.source, point.trained_classes
@@ -119,6 +128,7 @@ class ClassificationTask(L.LightningModule):
         self._prepare(recompute_head, compile_model)
         self.mix = self.configure_mix()
         self.loss = self.configure_loss()
+        self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
         self.val_metrics = self.configure_metrics("val/")
         self.test_metrics = self.configure_metrics("test/")
@@ -172,6 +182,10 @@ class ClassificationTask(L.LightningModule):
         scheduler = self.schedule_config.create(optimizer, epochs, steps if interval == "step" else 1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Return the callbacks that belong to every training of this task."""
+        return [self.guard]
+
     def _length(self) -> tuple[int, int]:
         """Return the epochs of the training, also where ``max_steps`` ends it, and the steps of an epoch."""
         total, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or -1
@@ -203,9 +217,30 @@ class ClassificationTask(L.LightningModule):
         self.model.class_descriptions = list(getattr(data, "class_descriptions", names))
         self.model.preprocessing = getattr(data, "preprocessing", None)
 
-    def on_train_epoch_start(self) -> None:
-        for module in self.frozen:
+    def on_train_start(self) -> None:
+        for module in self.frozen:  # also where a training goes on in the middle of an epoch
             module.eval()
+
+    def on_train_epoch_start(self) -> None:
+        self.on_train_start()
+        for metric in self._train_metrics().values():
+            metric.reset()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Refuse labels that are no class, while they are on the CPU, where this does not make it wait."""
+        labels = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
+        if isinstance(labels, Tensor) and labels.ndim == 1 and labels.numel() and not labels.is_floating_point():
+            wrong = ((labels < 0) | (labels >= self.model.num_classes)).nonzero().flatten().tolist()
+            if wrong:
+                raise ZooError(
+                    f"labels must be between 0 and {self.model.num_classes - 1}, got {int(labels[wrong[0]])} for image "
+                    f"{wrong[0]} of a batch of {len(labels)}"
+                )
+        return batch
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let what is random in a step, such as dropout and mixing, follow from seed, epoch, batch and process."""
+        torch.manual_seed(derived_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits ``(B, num_classes)`` of images ``(B, 3, H, W)``; averaged over views ``(B, V, 3, H, W)``."""
@@ -225,13 +260,14 @@ class ClassificationTask(L.LightningModule):
             x, target = self.mix(x, y)
         logits = self(x)
         loss = self.loss(logits, target)
-        # Reading the loss makes the CPU wait for a GPU, so it is read every 50 batches there.
-        if (batch_idx % 50 == 0 or not loss.is_cuda) and not torch.isfinite(loss):
-            raise ZooError(f"the loss is {loss.item()} in epoch {self.current_epoch}: lower the learning rate")
-        self.train_top1(logits, y)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(y), prog_bar=True)
-        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True, batch_size=len(y))
+        self.train_loss.update(loss.detach(), weight=len(y))
+        self.train_top1.update(logits.detach(), y)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/top1", self.train_top1, on_step=False, on_epoch=True)
         return loss
+
+    def _train_metrics(self) -> dict[str, Metric]:
+        return {"loss": self.train_loss, "top1": self.train_top1}
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection, name: str) -> None:
         x, y = batch
@@ -263,7 +299,24 @@ class ClassificationTask(L.LightningModule):
         return self(x).softmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the network, and the epoch's means so far over all processes.
+
+        Raises:
+            ZooError: if a tensor is not finite; nothing is written then.
+        """
+        check_finite(checkpoint)
         checkpoint[KEY] = describe_run(self.model, self.start)
+        checkpoint[METRICS] = {}
+        for name, metric in self._train_metrics().items():
+            with metric.sync_context():
+                checkpoint[METRICS][name] = {k: torch.as_tensor(v).clone() for k, v in metric.metric_state.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.trainer.is_global_zero:
+            return  # the means of all processes go on in one of them
+        for name, state in checkpoint.get(METRICS, {}).items():
+            for key, value in state.items():
+                setattr(self._train_metrics()[name], key, value.to(self.device))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]

@@ -11,8 +11,8 @@ from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from gcpzoo.data.base import Images
 from gcpzoo.data.images import ImageError, examine, find_faults, read_image, read_pixels, refuse_faults, set_pixel_limit
+from gcpzoo.data.loading import Images
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import to_rgb
 

@@ -1,0 +1,108 @@
+"""``--resume``: which checkpoint a stopped training goes on from, and whether the command is still the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from gcpzoo.errors import ZooError
+from gcpzoo.models.weights import open_file
+from gcpzoo.paths import remove_leftovers
+from gcpzoo.training.checkpoints import FOLDER, FORMER, LAST, is_whole
+
+CONFIG = "config.yaml"
+CHANGEABLE = (
+    "config", "ckpt_path", "resume", "output", "checkpoint", "verbose", "data.init_args.workers", "trainer.max_epochs",
+    "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.logger",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "trainer.default_root_dir", "trainer.profiler",
+)  # fmt: skip
+"""Options that do not change what a training computes, and its length."""
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Find the newest whole checkpoint of a run; a damaged one is named on the way. ``None``: there is none yet.
+
+    Raises:
+        ZooError: if there are checkpoints, but all of them are damaged.
+    """
+    for place in (folder, folder / FOLDER):
+        rank_zero_only(remove_leftovers)(place)
+    damaged: list[Path] = []
+    for name in (LAST, FORMER):
+        path = folder / FOLDER / name
+        if not path.exists():
+            continue
+        if is_whole(path):
+            if damaged:
+                print(f"gcpzoo: {damaged[0]} is damaged; going on from {path}", file=sys.stderr)
+            return path
+        damaged.append(path)
+    if damaged:
+        raise ZooError(
+            f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged, and there is no other "
+            "checkpoint: give another --output to start again"
+        )
+    return None
+
+
+def is_trained(checkpoint: Path, trainer: Mapping[str, Any]) -> bool:
+    """Say whether the training of a checkpoint has reached its end, by these options of the trainer."""
+    content = open_file(checkpoint)
+    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    most_epochs, most_steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    stopped = any(isinstance(s, Mapping) and s.get("stopped_epoch") for s in content["callbacks"].values())
+    return bool(
+        stopped  # by EarlyStopping
+        or (most_epochs is not None and 0 <= most_epochs <= epochs)
+        or 0 <= most_steps <= content["global_step"]
+    )
+
+
+def is_finished(folder: Path, checkpoint: Path, evaluate: bool) -> bool:
+    """Say whether the report of a training whose last epoch is done is complete."""
+    try:
+        report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    epochs = open_file(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return report.get("fit", {}).get("epochs") == epochs and ("test" in report or not evaluate)
+
+
+def check_same(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to go on with a training by a command that would train something else.
+
+    Raises:
+        ZooError: if an option differs from that of the run, but for its length, its devices and its output.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ZooError(f"{path} is missing, so --resume cannot know the run's options; use --ckpt_path instead")
+    try:
+        before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValueError, yaml.YAMLError):
+        raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
+    now = _flat(config)
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old != new and not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+            raise ZooError(
+                f"the run in {folder} has {key}={old!r}, this command {new!r}: --resume goes on with the same options; "
+                "give another --output for another run"
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Give every value of a config its dotted name."""
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
