@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from gcpzoo.data import ImageFolder
-from gcpzoo.data.images import list_images
+from gcpzoo.data.scan import scan_images
 
 COUNT, SIZE = 64, (500, 375)
 RESULTS = Path(__file__).parent / "results" / "input_pipeline.csv"
@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results" / "input_pipeline.csv"
 
 def photographs(folder: str | None) -> list[Image.Image]:
     if folder:
-        paths = list_images(folder)[0]
+        paths = scan_images(folder).images
         paths = paths[:: max(1, len(paths) // COUNT)][:COUNT]
         return [Image.open(path).convert("RGB").resize(SIZE, Image.Resampling.LANCZOS) for path in paths]
     from sklearn.datasets import load_sample_images

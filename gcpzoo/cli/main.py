@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from gcpzoo import __version__
@@ -18,7 +19,7 @@ TRAINER_COMMANDS = {
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
 }
-COMMANDS = ("list", "info", "predict", "demo", "publish", "convert", "verify", "search_hub", "card")
+COMMANDS = ("list", "info", "predict", "demo", "publish", "convert", "verify", "search_hub", "card", "check_data")
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "tensorboard": "tensorboard", "torchcodec": "fast"}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     argv = sys.argv[1:] if argv is None else argv
+    warnings.formatwarning = _format_warning
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; such an image is an error of ours
     if sys.flags.dev_mode or os.environ.get("GCPZOO_TRACEBACK"):
         return run(argv)
     try:
@@ -81,6 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit has nothing to flush
             return 0  # the reader has seen enough, as in gcpzoo list | head
         return _explain(error)
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Write a warning of ours as one line, which has no use for a place in the code."""
+    if filename.startswith(os.path.dirname(os.path.dirname(__file__))):
+        return f"gcpzoo: warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _explain(error: BaseException) -> int:

@@ -80,6 +80,8 @@ def print_summary(trainer: Any, folder: Path) -> None:
     for stage in ("validate", "test"):
         if stage in report:
             print(summary_line(stage, report))
+    if left_out := report.get("data", {}).get("left_out"):
+        print(f"{len(left_out):,} unreadable images were left out; metrics.json names them")
     print(f"results in {folder}")
 
 
@@ -114,7 +116,7 @@ def write_predictions(outputs: Sequence[Any], model: Any, data: Any, folder: Pat
     path = folder / "predictions.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     probabilities = torch.cat([p for p in outputs if isinstance(p, torch.Tensor)])
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "class", "description", "probability", "true_class"])
         for i, (p, k) in enumerate(zip(*[t.tolist() for t in probabilities.max(1)])):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from typing import Any
 
+from gcpzoo.cli.tables import show_json
 from gcpzoo.errors import ZooError, printable
 
 
@@ -21,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--model", required=True, help="a model of the zoo, hf-hub:owner/repo, a folder, or a run's .ckpt")
     p.add_argument("--top", type=int, default=5, help="classes to show for each image (5)")
     p.add_argument("--json", action="store_true", help="as JSON")
+    p.add_argument("--skip-corrupt", action="store_true", help="name images that cannot be read, but do not fail")
     p.set_defaults(handler=run)
 
 
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     answers = list(Predictor(args.model, args.top)(paths))
     good = [answer for answer in answers if answer.error is None]
     if args.json:
-        print(json.dumps([answer.to_dict() for answer in good], indent=2, ensure_ascii=False))
+        show_json([answer.to_dict() for answer in good])
     else:
         for answer in good:
             print(printable(answer.path))
@@ -43,4 +45,7 @@ def run(args: argparse.Namespace) -> None:
                 print(f"  {100 * c.probability:6.2f} %  {printable(c.description)}")
     bad = [answer.error.removeprefix("cannot read image ") for answer in answers if answer.error is not None]
     if bad:
-        raise ZooError(f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(bad[:10])}")
+        line = f"{len(bad)} of {len(answers)} images cannot be read: {'; '.join(bad[:10])}"
+        if not args.skip_corrupt:
+            raise ZooError(line)
+        print(f"gcpzoo: {printable(line)}", file=sys.stderr)

@@ -12,6 +12,8 @@ from gcpzoo.cli.former_names import CONFIG_SUFFIXES, MOVED_CONFIGS, refuse_forme
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import resource
 
+SKIP_CORRUPT = "--skip-corrupt"
+
 
 def is_on_data(argv: Sequence[str]) -> bool:
     """Say whether ``predict`` is to run on a data module, which LightningCLI answers.
@@ -25,13 +27,16 @@ def is_on_data(argv: Sequence[str]) -> bool:
 def expand_shortcuts(argv: Sequence[str]) -> list[str]:
     """Write out the short forms that the trainer's commands take, and refuse what cannot work before torch is imported.
 
-    ``--model NAME`` becomes ``--model.checkpoint NAME``; configs of the package are found by their short path.
+    ``--model NAME`` becomes ``--model.checkpoint NAME``, and ``--skip-corrupt`` becomes ``--data.on_error skip``.
+    Configs of the package are found by their short path.
 
     Raises:
         ZooError: if a config or checkpoint file does not exist, or an option has moved: the message gives its new name.
 
     >>> expand_shortcuts(["test", "--model", "resnet18_isqrt.digits"])
     ['test', '--model.checkpoint', 'resnet18_isqrt.digits']
+    >>> expand_shortcuts(["fit", "--skip-corrupt", "--data", "ImageFolder"])
+    ['fit', '--data', 'ImageFolder', '--data.on_error', 'skip']
     >>> expand_shortcuts(["fit", "--model.lr", "0.1"])
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: option 'model.lr' is now 'model.optimizer.lr'
@@ -51,6 +56,8 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):
                 argument = f"--model.checkpoint{equals}{inline}"
         arguments.append(argument)
+    if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
+        arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
     return arguments
 
 

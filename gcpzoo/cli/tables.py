@@ -1,7 +1,8 @@
-"""Tables in the terminal."""
+"""What commands print: tables in the terminal, and JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,3 +32,16 @@ def show(content: Any) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 200).print(content)
+
+
+def show_json(content: Any) -> None:
+    r"""Print JSON in UTF-8; a byte of a file's name that is not UTF-8 becomes JSON's escape of what Python reads it as.
+
+    >>> show_json(["Fuß", "\udcff"])
+    [
+      "Fuß",
+      "\udcff"
+    ]
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.data.base import ImageDataModule
-from gcpzoo.data.images import root_folder
+from gcpzoo.data.scan import root_folder
 from gcpzoo.data.transforms import Augment
 from gcpzoo.errors import ZooError
 

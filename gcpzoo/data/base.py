@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gcpzoo.data.classes import check_class_names, class_descriptions
-from gcpzoo.data.images import check_images, read_image, read_pixels
+from gcpzoo.data.images import read_image, read_pixels
 from gcpzoo.data.loading import (
     EpochSampler,
     Images,
@@ -27,6 +25,7 @@ from gcpzoo.data.loading import (
     ignore_sigterm,
     run_seed,
 )
+from gcpzoo.data.screening import Index, ScreenedDataModule, refuse_shared_files
 from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
@@ -34,22 +33,9 @@ from gcpzoo.models.preprocessing import VIEWS, Preprocessing
 
 Batch = tuple[Tensor, Tensor]
 Loader = TypeVar("Loader", bound=DataLoader[Any])
-STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 
 
-@dataclass
-class Index:
-    """The images of a data set: ids of the classes in label order, and ``(path, label)`` pairs of each split.
-
-    >>> Index(["cat", "dog"], {"train": [("1.png", 0), ("2.png", 1)]}).splits["train"][1]
-    ('2.png', 1)
-    """
-
-    class_names: list[str]
-    splits: dict[str, list[Sample]]
-
-
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(ScreenedDataModule):
     """Batches ``(images, labels)``: float32 ``(B, 3, h, w)``, or ``(B, V, 3, h, w)`` for V views, and int64 ``(B,)``.
 
     The loaders deliver uint8; :meth:`on_after_batch_transfer` normalizes on the device. A data set implements
@@ -68,7 +54,8 @@ class ImageDataModule(LightningDataModule):
             one. With 0 there is no validation.
         val_on_test: validate on the test images, for curves only: a choice made by them makes the test figures invalid.
         seed: of the random splits.
-        check: look at every image file before the start, and name those that are missing or truncated.
+        check: decode every image file before the start; ``false`` saves that time where all are known to be whole.
+        on_error: what to do about files that cannot be read: ``stop`` and name them, or ``skip`` and name them.
 
     Raises:
         ZooError: if a value cannot work, or files are missing (at the first use of ``class_names``, or in ``setup``).
@@ -79,8 +66,6 @@ class ImageDataModule(LightningDataModule):
     (torch.uint8, torch.Size([4, 3, 32, 32]))
     """
 
-    root: Path | None = None
-    remedy = "replace or delete them"
     default_size = 224
 
     def __init__(
@@ -95,8 +80,9 @@ class ImageDataModule(LightningDataModule):
         val_on_test: bool = False,
         seed: int = 0,
         check: bool = True,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
-        super().__init__()
+        super().__init__(check, on_error)
         self.name: str = type(self).__name__
         size = self.default_size if image_size is None else image_size
         for name, value, least, most in (
@@ -112,12 +98,11 @@ class ImageDataModule(LightningDataModule):
             raise ZooError(f"val_fraction must be at least 0 and less than 1, got {val_fraction}")
         if val_fraction and val_on_test:
             raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
-        self.batch_size, self.views, self.seed, self.check = batch_size, views, seed, check
+        self.batch_size, self.views, self.seed = batch_size, views, seed
         self.workers = min(8, _cores()) if workers is None else workers
         self.preprocessing = preprocessing or self.rule(size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
-        self._checked: set[str] = set()
         self._train: ResumableLoader | None = None
         self._place: dict[str, Any] = {}
         self.preprocessing.pixels(views)  # refuses ten_crop without a crop
@@ -158,6 +143,8 @@ class ImageDataModule(LightningDataModule):
     def _index(self) -> Index:
         index = self.index()
         check_class_names(index.class_names, self.name)
+        if self.root is not None:
+            refuse_shared_files(index.splits, str(self.root))
         return index
 
     @cached_property
@@ -208,7 +195,7 @@ class ImageDataModule(LightningDataModule):
         return len(self.class_names)
 
     def samples(self, split: str) -> list[Sample]:
-        """List ``(path, label)`` of ``train``, ``val`` or ``test``.
+        """List ``(path, label)`` of ``train``, ``val`` or ``test``, after ``setup`` without the files left out.
 
         Raises:
             ZooError: if the data set has no such split.
@@ -222,7 +209,7 @@ class ImageDataModule(LightningDataModule):
             remedy = "; set val_fraction to hold one out" if split == "val" else ""
             place = f" in {self.root}" if self.root else ""
             raise ZooError(f"{self.name}: no {split} split{place}; available: {', '.join(splits)}{remedy}")
-        return splits[split]
+        return self.keep(splits[split])
 
     def record(self) -> dict[str, Any]:
         """Describe what was trained and measured on as plain JSON, to be kept with the figures.
@@ -238,7 +225,8 @@ class ImageDataModule(LightningDataModule):
         return {
             "data": self.name,
             "num_classes": self.num_classes,
-            "images": {split: len(samples) for split, samples in splits.items()},
+            "images": {split: len(self.keep(samples)) for split, samples in splits.items()},
+            **({"left_out": self.left_out_record()} if self.on_error == "skip" else {}),
             "val_fraction": self._held_out,
             "val_on_test": self.val_on_test,
             "seed": self.seed,
@@ -248,25 +236,6 @@ class ImageDataModule(LightningDataModule):
         }
 
     # --- Lightning's hooks
-
-    def setup(self, stage: str | None = None) -> None:
-        """Check the image files of the stage; before training those of all splits, so that none ends a long run.
-
-        Raises:
-            ZooError: if the split that the stage needs is missing, or files cannot be read.
-
-        >>> from gcpzoo.data import Digits
-        >>> Digits().setup("validate")
-        Traceback (most recent call last):
-        gcpzoo.errors.ZooError: Digits: no val split; available: train, test; set val_fraction to hold one out
-        """
-        if stage is not None:
-            self.samples(STAGES[stage])  # the split must exist
-        splits = tuple(self._splits) if stage in (None, "fit") else (STAGES[stage],)
-        paths = {path: None for split in splits if split not in self._checked for path, _ in self.samples(split)}
-        self._checked.update(splits)
-        if self.check and self.root is not None:
-            rank_zero_only(check_images)(list(paths), str(self.root), self.remedy)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Load the training images, shuffled and augmented.
@@ -343,13 +312,13 @@ class ImageDataModule(LightningDataModule):
         return [str(self.samples("train")[i][0]) for i in share]
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the place in the epoch.
+        """Keep the place in the epoch, and what was left out.
 
         >>> from gcpzoo.data import Digits
         >>> Digits().state_dict()
         {}
         """
-        return self._train.state_dict() if self._train else {}
+        return super().state_dict() | (self._train.state_dict() if self._train else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on at this place of the epoch.
@@ -360,7 +329,8 @@ class ImageDataModule(LightningDataModule):
         >>> [len(labels) for images, labels in data.train_dataloader()]
         [437]
         """
-        self._place = state_dict
+        super().load_state_dict(state_dict)
+        self._place = {key: value for key, value in state_dict.items() if key != "left_out"}
 
     def _process(self) -> tuple[int, int]:
         """Return the rank of this process and the number of all."""

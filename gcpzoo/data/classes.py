@@ -6,6 +6,7 @@ timm's lists, and from here only.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -94,3 +95,43 @@ def check_class_names(names: Sequence[str], source: str) -> None:
         if name in seen:
             raise ZooError(f"{source}: class names must differ, got {name!r} twice")
         seen.add(name)
+
+
+def check_spelling(names: Sequence[str], source: str) -> list[str]:
+    """Refuse class folders whose names look the same, and give those that differ in case or spacing only.
+
+    Returns:
+        ``A and a`` for each such pair: letters may be classes, two spellings of one class should not.
+
+    Raises:
+        ZooError: if two names are one text in two Unicode forms, as copying between operating systems makes them.
+
+    >>> check_spelling(["cat", "Cat", "dog"], "train")
+    ['cat and Cat']
+    >>> check_spelling(["caf\u00e9", "cafe\u0301"], "train")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: train: class folders 'caf\\xe9' and 'cafe\\u0301' are one name in two Unicode forms; ...
+    """
+    pairs: list[str] = []
+    composed: dict[str, str] = {}
+    loose: dict[str, str] = {}
+    for name in names:
+        other = composed.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise ZooError(
+                f"{source}: class folders {other!a} and {name!a} are one name in two Unicode forms; "
+                "put their images into one folder"
+            )
+        other = loose.setdefault(spelling(name), name)
+        if other != name:
+            pairs.append(f"{other} and {name}")
+    return pairs
+
+
+def spelling(name: str) -> str:
+    """Reduce a name to what two spellings of it share: no capitals, single spaces, one Unicode form.
+
+    >>> spelling("Black  Cat") == spelling("black cat ")
+    True
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

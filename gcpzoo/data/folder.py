@@ -9,8 +9,18 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
-from gcpzoo.data.classes import check_class_names
-from gcpzoo.data.images import list_folders, list_images, root_folder
+from gcpzoo.data.classes import check_class_names, check_spelling, spelling
+from gcpzoo.data.scan import (
+    Found,
+    in_threads,
+    list_entries,
+    list_folders,
+    name_files,
+    refuse_unreadable,
+    root_folder,
+    same_files,
+    scan_images,
+)
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError, printable
 
@@ -72,13 +82,14 @@ class ImageFolder(ImageDataModule):
             raise ZooError(
                 f"{self.name}: there is no folder {root}; expected train, val and test folders, or class folders"
             )
-        found = list_folders(root)
-        folders = {split: name for split, names in SPLITS.items() for name in names if name in found}
+        folders, beside = split_folders(root)
+        if beside:
+            _warn_of_ignored(root, beside)
         if folders:
             own = self.classes or list_folders(os.path.join(root, next(iter(folders.values()))))
             splits = {split: scan(os.path.join(root, name), own) for split, name in folders.items()}
         else:
-            own = self.classes or found
+            own = self.classes or list_folders(root)
             self.set_aside = self.test_fraction
             remedy = "change test_fraction, or put the images into a train and a test folder"
             train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed, remedy)
@@ -109,11 +120,51 @@ class ImageFolder(ImageDataModule):
         return super().record() | {"test_fraction": self.set_aside}
 
 
+def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Find the folders of the splits by their names in ``SPLITS``, and what is ignored beside them.
+
+    Returns:
+        The folder's name for each split, and a reason for each other path in ``root``. Without folders of splits both
+        are empty: ``root`` holds the class folders.
+
+    Raises:
+        ZooError: if ``root`` cannot be read, or it is not clear which folder is a split's.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("train", "testing", "more"):
+    ...         Path(root, name).mkdir()
+    ...     folders, ignored = split_folders(root)
+    ...     folders, list(ignored.values())
+    ({'train': 'train', 'test': 'testing'}, ['beside the folders of the splits'])
+    """
+    found, files, aside = list_entries(root)
+    refuse_unreadable(aside.unreadable)
+    split_of = {name: split for split, names in SPLITS.items() for name in names}
+    folders: dict[str, str] = {}
+    for name in [name for name in found if name in split_of]:
+        if split_of[name] in folders:
+            raise ZooError(f"{root} has two folders for one split, {folders[split_of[name]]} and {name}; delete one")
+        folders[split_of[name]] = name
+    near = [name for name in found if name not in split_of and spelling(name) in split_of]
+    if near and (folders or len(near) == len(found)):
+        raise ZooError(f"{root}: write the names of splits in small letters, got {', '.join(near)}; rename them")
+    if not folders:
+        return {}, {}
+    others = [name for name in (*found, *files) if name not in split_of]
+    beside = {os.path.join(root, name): "beside the folders of the splits" for name in others}
+    return {split: folders[split] for split in SPLITS if split in folders}, aside.ignored | beside
+
+
 def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     """List ``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
 
+    A file that has several paths, by links, is listed by the first of them.
+
     Raises:
-        ZooError: if there are no class folders, ``classes`` lacks one of them, or one has no images or no valid name.
+        ZooError: if there are no class folders, ``classes`` lacks one of them, one has no images or no valid name, a
+            folder cannot be read, or a file is in two classes.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -124,36 +175,70 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     ...     [(Path(path).parent.name, label) for path, label in scan(root, ["dog", "cat"])]
     [('cat', 1), ('dog', 0)]
     """
-    names = list_folders(folder)
+    classes_of, aside = scan_classes(folder)
+    refuse_unreadable(aside.unreadable)
+    names = list(classes_of)
     if not names:
-        images, _ = list_images(folder)
+        images = scan_images(folder).images
         what = f"holds {len(images):,} images but no class folders" if images else "is empty"
         raise ZooError(f"{folder} {what}; put the images of each class into a folder named after it")
     check_class_names(names, folder)
+    if pairs := check_spelling(names, folder):
+        rank_zero_warn(f"{folder}: classes whose names differ in case or spacing only: {printable('; '.join(pairs))}")
     label = {name: i for i, name in enumerate(classes)}
     unknown = [name for name in names if name not in label]
     if unknown:
+        usual = {spelling(name): name for name in classes}
+        near = [f"{name!a} is {usual[spelling(name)]!a} there" for name in unknown if spelling(name) in usual]
+        hint = f"; {', '.join(near[:3])}" if near else ""
         raise ZooError(
             f"{folder}: {len(unknown)} of {len(names)} folders are none of the {len(classes)} classes: "
-            f"{', '.join(unknown[:10])}; a class must be in the training folders (or in `classes`)"
+            f"{', '.join(unknown[:10])}; a class must be in the training folders (or in `classes`){hint}"
         )
-    samples: list[Sample] = []
-    empty: list[str] = []
-    ignored: list[str] = []
-    for name in names:
-        images, others = list_images(os.path.join(folder, name))
-        samples += [(path, label[name]) for path in images]
-        ignored += others
-        if not images:
-            empty.append(name)
+    empty = [name for name in names if not classes_of[name]]
     if empty:
         raise ZooError(
             f"{folder}: {len(empty)} of {len(names)} class folders have no images: {', '.join(empty[:10])}; "
             "fill or delete them"
         )
-    if ignored:
-        few = ", ".join(os.path.relpath(path, folder) for path in ignored[:5])
-        rank_zero_warn(
-            f"{folder}: {len(ignored):,} files do not have an image suffix and are ignored, such as {printable(few)}"
-        )
-    return samples
+    samples = [(path, label[name]) for name in names for path in classes_of[name]]
+    again = _second_paths(samples, folder)
+    if ignored := aside.ignored | again:
+        _warn_of_ignored(folder, ignored)
+    return [sample for sample in samples if sample[0] not in again] if again else samples
+
+
+def scan_classes(folder: str) -> tuple[dict[str, list[str]], Found]:
+    """Find the images of each class folder, and all that is ignored or cannot be read in ``folder``.
+
+    >>> scan_classes("/nowhere")[1].unreadable
+    {'/nowhere': 'No such file or directory'}
+    """
+    names, files, aside = list_entries(folder)
+    for name in files:
+        aside.ignored[os.path.join(folder, name)] = "in no class folder"
+    found = in_threads(scan_images, [os.path.join(folder, name) for name in names])
+    for part in found:
+        aside.ignored |= part.ignored
+        aside.unreadable |= part.unreadable
+    return {name: part.images for name, part in zip(names, found)}, aside
+
+
+def _second_paths(samples: Sequence[Sample], folder: str) -> dict[str, str]:
+    """Give the paths of files that have another one before, with a reason; a file in two classes is refused."""
+    again: dict[str, str] = {}
+    for group in same_files([path for path, _ in samples]):
+        first, *others = (samples[i] for i in group)
+        name = os.path.relpath(first[0], folder)
+        for path, label in others:
+            if label != first[1]:
+                raise ZooError(
+                    f"{folder}: one file is in two classes, {name} and {os.path.relpath(path, folder)}; delete one"
+                )
+            again[path] = f"the same file as {name}"
+    return again
+
+
+def _warn_of_ignored(folder: str, ignored: dict[str, str]) -> None:
+    count = f"{len(ignored):,} {'entries are' if len(ignored) > 1 else 'entry is'} ignored"
+    rank_zero_warn(f"{folder}: {count}: {printable(name_files(ignored, folder, most=20))}")

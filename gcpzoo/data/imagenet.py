@@ -8,7 +8,7 @@ from typing import Any
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import imagenet_classes, is_wnid
 from gcpzoo.data.folder import scan
-from gcpzoo.data.images import list_folders, root_folder
+from gcpzoo.data.scan import list_folders, root_folder
 from gcpzoo.errors import ZooError
 
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"

@@ -1,21 +1,22 @@
-"""Image files: which files are images, how they are read, and which cannot be read.
+"""Image files: how they are read, which cannot be read, and how large they may be.
 
 Fitting, testing, predicting and verifying read images here only, so that all see the same pixels.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from gcpzoo.data.scan import in_threads, name_files
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import to_rgb
 
@@ -27,8 +28,9 @@ try:
 except (ImportError, RuntimeError, OSError):
     pass  # not installed, or built for another torch: Pillow gives the same pixels more slowly
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 JPEG = b"\xff\xd8\xff"
+MAX_PIXELS = "GCPZOO_MAX_PIXELS"
+"""Environment variable for the most pixels an image may have, in all processes; 0: any number."""
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -44,6 +46,48 @@ class ImageError(ZooError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.rpartition("ImageError: ")[2].strip())
+
+
+def set_pixel_limit(value: str) -> None:
+    """Set ``PIL.Image.MAX_IMAGE_PIXELS`` to the value of ``GCPZOO_MAX_PIXELS``; 0 stands for no limit.
+
+    Without it Pillow's own limit holds, 89,478,485 pixels, or what the program sets it to.
+
+    Raises:
+        ZooError: if it is not a whole number of pixels.
+
+    >>> set_pixel_limit("89 million")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: GCPZOO_MAX_PIXELS must be a whole number of pixels (0: no limit), got '89 million'
+    """
+    if not (value.isascii() and value.isdigit()):
+        raise ZooError(f"{MAX_PIXELS} must be a whole number of pixels (0: no limit), got {value!r}")
+    Image.MAX_IMAGE_PIXELS = int(value) or None
+
+
+if _given := os.environ.get(MAX_PIXELS):
+    set_pixel_limit(_given)
+
+
+def open_image(source: str | io.BytesIO) -> Image.Image:
+    """Read the head of an image file with Pillow and refuse a decompression bomb, before a pixel is decoded.
+
+    Pillow itself only warns up to twice ``PIL.Image.MAX_IMAGE_PIXELS``.
+
+    Raises:
+        PIL.Image.DecompressionBombError: if the image has more pixels than that.
+        OSError: if the file cannot be read or is no image; Pillow raises some other kinds too.
+
+    >>> buffer = io.BytesIO()
+    >>> Image.new("L", (4, 3)).save(buffer, "png")
+    >>> open_image(buffer).size
+    (4, 3)
+    """
+    image = Image.open(source)
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError
+    return image
 
 
 def _special(path: str) -> bool:
@@ -68,7 +112,7 @@ def read_image(path: str) -> Image.Image:
     if _special(path):
         raise ImageError(f"cannot read image {path}: not a regular file; replace or delete it")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
             return to_rgb(image)
     except _ERRORS as error:
@@ -93,124 +137,83 @@ def read_pixels(path: str) -> Tensor:
                 start = file.read(2**17)
                 # the decoder turns images by EXIF but not by XMP, as Pillow does
                 if start.startswith(JPEG) and b"tiff:Orientation" not in start:
+                    open_image(io.BytesIO(start)).close()  # the decoder knows no limit of pixels
                     pixels: Tensor = decode(start + file.read())
                     return pixels
-        except (RuntimeError, OSError, ValueError):
+        except (RuntimeError, *_ERRORS):
             pass  # a bad file: Pillow can read it, or says why not
     return F.pil_to_tensor(read_image(path))
 
 
-def fault(path: str) -> str | None:
-    """Say why an image file cannot be used; ``None`` if it looks whole.
+@dataclass(frozen=True)
+class Contents:
+    """What an image file holds, as stored; ``fault`` says why it cannot be used.
 
-    JPEG, PNG and WebP are judged by their first and last bytes (JPEG's EOI, PNG's IEND, WebP's length). Files that look
-    wrong, and other formats, are decoded.
+    >>> Contents(640, 480, "RGB", "JPEG").fault is None
+    True
+    """
 
-    >>> fault("/nowhere/cat.jpg")
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    format: str = ""
+    fault: str | None = None
+
+
+def examine(path: str) -> Contents:
+    """Decode an image file to its end and say what it holds.
+
+    The pixels of a JPEG are computed at an eighth of their size, from the same bytes.
+
+    >>> examine("/nowhere/cat.jpg").fault
     'no such file'
     """
     if _special(path):
-        return "not a regular file"
+        return Contents(fault="not a regular file")
+    contents = Contents()
     try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 64))
-            tail = file.read().rstrip(b"\0\r\n ")
-    except OSError as error:
-        return _reason(error)
-    if size == 0:
-        return "empty file"
-    whole = (
-        (head[:3] == JPEG and tail.endswith(b"\xff\xd9"))
-        or (head[:8] == b"\x89PNG\r\n\x1a\n" and tail.endswith(b"IEND\xaeB`\x82"))
-        or (head[:4] == b"RIFF" and head[8:] == b"WEBP" and size >= 8 + int.from_bytes(head[4:8], "little"))
-    )
-    if not whole:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except _ERRORS as error:
-            return _reason(error)
-    return None
+        if os.path.getsize(path) == 0:
+            return Contents(fault="empty file")
+        with open_image(path) as image:
+            contents = Contents(image.width, image.height, image.mode, image.format or "")
+            image.draft("L", (1, 1))
+            image.load()
+            if image.format != "JPEG":
+                to_rgb(image)
+    except _ERRORS as error:
+        return Contents(contents.width, contents.height, contents.mode, contents.format, _reason(error))
+    return contents
 
 
-def check_images(paths: Sequence[str], root: str = "", remedy: str = "replace or delete them") -> None:
-    """Look at every file with :func:`fault`.
+def find_faults(paths: Sequence[str]) -> dict[str, str]:
+    """Decode every file and give the reason for each that cannot be read, in the order of ``paths``.
+
+    >>> find_faults(["/nowhere/cat.jpg"])
+    {'/nowhere/cat.jpg': 'no such file'}
+    """
+    whys = in_threads(lambda path: examine(path).fault, paths)
+    return {path: why for path, why in zip(paths, whys) if why}
+
+
+def refuse_faults(faults: dict[str, str], total: int, root: str, remedy: str = "replace or delete them") -> None:
+    """Refuse to go on with files that cannot be read.
 
     Args:
-        paths: the files.
+        faults: reason for each such file.
+        total: number of all files.
         root: folder that the message names the files in.
-        remedy: what to do about bad files, for the message.
+        remedy: what to do about them, for the message.
 
     Raises:
-        ImageError: if there are bad files; the message counts them and names up to 10.
+        ImageError: if there are any; the message counts them and names up to 100.
 
-    >>> check_images(["/nowhere/cat.jpg"], root="/nowhere")
+    >>> refuse_faults({"/data/cat.jpg": "empty file"}, 9, "/data")
     Traceback (most recent call last):
-    gcpzoo.data.images.ImageError: 1 of 1 images in /nowhere cannot be read: cat.jpg (no such file); replace or ...
+    gcpzoo.data.images.ImageError: 1 of 9 images in /data cannot be read: cat.jpg (empty file); replace or delete them
     """
-    with ThreadPoolExecutor(16) as pool:  # waiting for the disk, not computing
-        bad = [(path, why) for path, why in zip(paths, pool.map(fault, paths, chunksize=256)) if why]
-    if bad:
-        names = "; ".join(f"{os.path.relpath(path, root or None)} ({why})" for path, why in bad[:10])
-        more = f"; and {len(bad) - 10:,} more" if len(bad) > 10 else ""
-        place = f" in {root}" if root else ""
-        raise ImageError(f"{len(bad):,} of {len(paths):,} images{place} cannot be read: {names}{more}; {remedy}")
-
-
-def list_images(folder: str) -> tuple[list[str], list[str]]:
-    """List all image files below ``folder`` and all other visible files, both sorted.
-
-    An image file is one whose suffix is in ``SUFFIXES``, in small or capital letters. Names that begin with ``.`` or
-    ``__`` are hidden.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("a.JPG", "b.txt", ".c.png"):
-    ...         pathlib.Path(folder, name).touch()
-    ...     [[pathlib.Path(path).name for path in paths] for paths in list_images(folder)]
-    [['a.JPG'], ['b.txt']]
-    """
-    images: list[str] = []
-    others: list[str] = []
-    for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = _visible(folders)
-        for name in _visible(files):
-            (images if name.lower().endswith(SUFFIXES) else others).append(os.path.join(base, name))
-    return sorted(images), sorted(others)
-
-
-def root_folder(root: str | Path) -> Path:
-    """Expand ``~`` in the path of a data set's folder.
-
-    Raises:
-        ZooError: if it is empty, which would stand for the working directory.
-
-    >>> root_folder("")
-    Traceback (most recent call last):
-    gcpzoo.errors.ZooError: root must be a folder, got ''
-    """
-    if not isinstance(root, str | Path) or not str(root).strip():
-        raise ZooError(f"root must be a folder, got {root!r}")
-    return Path(root).expanduser()
-
-
-def list_folders(folder: str) -> list[str]:
-    """List the names of the visible folders directly in ``folder``, sorted.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("dog", "cat", ".git"):
-    ...         pathlib.Path(folder, name).mkdir()
-    ...     list_folders(folder)
-    ['cat', 'dog']
-    """
-    return _visible(entry.name for entry in os.scandir(folder) if entry.is_dir())
-
-
-def _visible(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not name.startswith((".", "__")))
+    if faults:
+        names = name_files(faults, root)
+        raise ImageError(f"{len(faults):,} of {total:,} images in {root} cannot be read: {names}; {remedy}")
 
 
 def _reason(error: BaseException) -> str:
@@ -218,4 +221,7 @@ def _reason(error: BaseException) -> str:
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = Image.MAX_IMAGE_PIXELS or 0
+        return f"more than {limit:,} pixels, perhaps a decompression bomb: {MAX_PIXELS}=N allows N pixels, 0 any number"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

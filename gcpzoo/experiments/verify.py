@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.folder import scan
-from gcpzoo.data.images import list_folders
+from gcpzoo.data.scan import list_folders
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.convert.common import transpose_triangle
 from gcpzoo.hub.loading import load

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from gcpzoo.errors import ZooError
+from gcpzoo.data.scan import name_files, refuse_unreadable, scan_images
+from gcpzoo.errors import ZooError, printable
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Find the image files among files and folders, those below a folder sorted.
+    """Find the image files among files and folders, those below a folder sorted; warn of what is ignored there.
 
     Raises:
-        ZooError: if a path does not exist (found out without importing torch), or a folder holds no image.
+        ZooError: if a path does not exist, a folder holds no image, or one below it cannot be read.
 
     >>> find_images(["absent.png"])
     Traceback (most recent call last):
@@ -26,12 +28,14 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     found: list[str] = []
     for path in given:
         if path.is_dir():
-            from gcpzoo.data.images import list_images  # imports torch
-
-            inside, _ = list_images(str(path))
-            if not inside:
+            inside = scan_images(str(path))
+            refuse_unreadable(inside.unreadable)
+            if not inside.images:
                 raise ZooError(f"no image in folder {str(path)!r}")
-            found += inside
+            if ignored := inside.ignored:
+                named = printable(name_files(ignored, str(path), most=20))
+                warnings.warn(f"{path}: {len(ignored):,} ignored: {named}", stacklevel=2)
+            found += inside.images
         else:
             found.append(str(path))
     return found

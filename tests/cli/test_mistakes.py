@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +168,15 @@ def test_a_missing_option_is_named_as_it_is_typed(cli: Cli, arguments: list[str]
 def test_suggestions_are_options_that_exist() -> None:
     assert not {name for name in options() if name.endswith(("kwargs", ".args")) and name != "model.optimizer.args"}
     assert {"data.test_fraction", "model.head_args.iterations", "model.schedule.gamma", "output"} <= set(options())
+
+
+def test_a_warning_of_ours_is_one_line_without_a_place_in_the_code() -> None:
+    command = (
+        "import warnings, gcpzoo.errors; from gcpzoo.cli.main import main; main(['list', 'none*']);"
+        "warnings.warn_explicit('beware', UserWarning, gcpzoo.errors.__file__, 7);"
+        "warnings.warn_explicit('beware', UserWarning, '/elsewhere/other.py', 7)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert "gcpzoo: warning: beware" in lines
+    assert "/elsewhere/other.py:7: UserWarning: beware" in lines

@@ -1,3 +1,4 @@
+import os
 import warnings
 from collections import Counter
 
@@ -148,17 +149,93 @@ def test_training_images_too_few_to_hold_some_out_do_not_stop_a_test(tmp_path, s
 def test_files_that_are_no_images_by_their_suffix_are_told(tmp_path):
     root = lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 1, "b": 1})
     (tmp_path / "train" / "a" / "phone.heic").touch()
-    with pytest.warns(UserWarning, match=r"1 files do not have an image suffix .* a/phone\.heic"):
+    with pytest.warns(UserWarning, match=r"1 entry is ignored: a/phone\.heic \(no image suffix\)"):
         ImageFolder(root, val_fraction=0).setup("fit")
 
 
-def test_hidden_files_and_folders_are_passed_over_in_silence(tmp_path):
+def test_hidden_files_are_passed_over_in_silence_and_hidden_folders_are_named(tmp_path):
     root = lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 1, "b": 1})
     (tmp_path / "train" / "a" / ".DS_Store").touch()
-    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ImageFolder(root, val_fraction=0).class_names == ["a", "b"]
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    with pytest.warns(UserWarning, match=r"1 entry is ignored: \.ipynb_checkpoints \(its name begins with a dot\)"):
+        assert ImageFolder(root, val_fraction=0).class_names == ["a", "b"]
+
+
+def test_names_that_begin_with_underscores_are_classes(tmp_path):
+    root = lay_out(tmp_path, train={"a": 1, "_b": 1, "__c": 1}, test={"a": 1})
+    assert ImageFolder(root, val_fraction=0).class_names == ["__c", "_b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": {"a": 1, "b": 1}, "training": {"a": 1, "b": 1}}, "two folders for one split, train and training"),
+        ({"Train": {"a": 1, "b": 1}, "Test": {"a": 1, "b": 1}}, "splits in small letters, got Test, Train; rename"),
+        ({"train": {"a": 1, "b": 1}, "TEST": {"a": 1, "b": 1}}, "splits in small letters, got TEST; rename"),
+        ({"train": {"Cat": 1, "b": 1}, "test": {"cat": 1}}, "none of the 2 classes: cat; .*; 'cat' is 'Cat' there"),
+        (
+            {"train": {"caf\u00e9": 1, "cafe\u0301": 1}},
+            r"'cafe\\u0301' and 'caf\\xe9' are one name in two",
+        ),
+    ],
+)
+def test_two_spellings_of_a_split_or_a_class_are_refused(splits, message, tmp_path):
+    with pytest.raises(ZooError, match=message):
+        ImageFolder(lay_out(tmp_path, **splits), val_fraction=0).setup("fit")
+
+
+def test_classes_that_differ_in_capitals_only_are_told(tmp_path):
+    root = lay_out(tmp_path, train={"A": 1, "a": 1}, test={"A": 1, "a": 1})
+    with pytest.warns(UserWarning, match="names differ in case or spacing only: A and a"):
+        assert ImageFolder(root, val_fraction=0).class_names == ["A", "a"]
+
+
+def test_what_lies_beside_the_splits_or_the_class_folders_is_named(tmp_path):
+    root = lay_out(tmp_path, train={"a": 1, "b": 1}, test={"a": 1}, more={"a": 1})
+    write(tmp_path, ["train/1.jpg"])
+    with pytest.warns(UserWarning, match="ignored: ") as caught:
+        ImageFolder(root, val_fraction=0).setup("fit")
+    told = " ".join(str(w.message) for w in caught)
+    assert "more (beside the folders of the splits)" in told
+    assert "1.jpg (in no class folder)" in told
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("test/a/x.jpg", r"1 file is in more than one split: train/a/0.jpg \(train\) is test/a/x.jpg \(test\)"),
+        ("val/a/x.jpg", r"1 file is in more than one split: train/a/0.jpg \(train\) is val/a/x.jpg \(val\)"),
+        ("train/b/x.jpg", r"one file is in two classes, a/0.jpg and b/x.jpg; delete one"),
+    ],
+)
+def test_a_file_in_two_splits_or_classes_is_refused(link, second, message, tmp_path):
+    root = lay_out(tmp_path, train={"a": 2, "b": 2}, val={"a": 2, "b": 2}, test={"a": 2, "b": 2})
+    link(tmp_path / "train/a/0.jpg", tmp_path / second)
+    with pytest.raises(ZooError, match=message):
+        ImageFolder(root).setup("test")
+
+
+@pytest.mark.parametrize("target", ["test/a", "train/b", "test"])
+def test_a_link_to_the_folder_of_another_split_or_class_is_refused(target, tmp_path):
+    root = lay_out(tmp_path, train={"a": 2, "b": 2}, test={"a": 2, "b": 2})
+    (tmp_path / "train" / "a" / "more").symlink_to(tmp_path / target)
+    with pytest.raises(ZooError, match=r"in two classes|in more than one split"):
+        ImageFolder(root, val_fraction=0).setup("fit")
+
+
+def test_a_second_path_of_a_file_of_one_class_is_not_a_second_image(tmp_path):
+    root = lay_out(tmp_path, _={"a": 10, "b": 10})
+    (tmp_path / "a" / "again.jpg").symlink_to("0.jpg")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    data = ImageFolder(root, test_fraction=0.5, val_fraction=0)
+    with pytest.warns(UserWarning, match=r"3 entries are ignored: .*a/again.jpg \(the same file as a/0.jpg\)"):
+        data.setup("fit")
+    assert labels(data, "train") + labels(data, "test") == {"a": 10, "b": 10}
 
 
 def test_the_command_line_takes_every_data_set_by_name_with_the_options_of_all(tmp_path):

@@ -1,17 +1,19 @@
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from image_files import photo, truncate, write
-from PIL import Image
+from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
-from gcpzoo.data.images import ImageError, check_images, fault, list_images, read_image, read_pixels
+from gcpzoo.data.images import ImageError, examine, find_faults, read_image, read_pixels, refuse_faults, set_pixel_limit
 from gcpzoo.data.loading import Images
+from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import to_rgb
 
 DECODERS = 2  # levels of 256: both are libjpeg-turbo, perhaps of two versions; CMYK to RGB rounds in either's own way
@@ -75,11 +77,11 @@ def spoil(folder) -> dict[str, str]:
 
 def test_every_kind_of_bad_file_is_found_and_good_ones_are_not(tmp_path):
     for name, reason in spoil(tmp_path).items():
-        found = fault(str(tmp_path / name))
+        found = examine(str(tmp_path / name)).fault
         assert found, name
         assert reason in found
-    assert fault(str(tmp_path / "good.jpg")) is None
-    assert fault(str(tmp_path / "good.png")) is None
+    assert examine(str(tmp_path / "good.jpg")).fault is None
+    assert examine(str(tmp_path / "good.png")).fault is None
 
 
 def test_bytes_behind_the_end_marker_are_no_fault(tmp_path):
@@ -87,7 +89,7 @@ def test_bytes_behind_the_end_marker_are_no_fault(tmp_path):
     for name, tail in (("a.jpg", b"\0" * 40), ("b.png", b"camera's own notes")):
         with open(tmp_path / name, "ab") as file:
             file.write(tail)
-        assert fault(str(tmp_path / name)) is None
+        assert examine(str(tmp_path / name)).fault is None
 
 
 @pytest.mark.parametrize("read", [read_image, read_pixels])
@@ -98,20 +100,81 @@ def test_both_readers_name_the_bad_file_and_the_reason(read, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_the_check_counts_all_bad_files_and_names_ten(tmp_path):
-    names = [f"{i:02}.jpg" for i in range(15)]
+def test_all_bad_files_are_counted_and_the_first_hundred_named(tmp_path):
+    names = [f"{i:03}.jpg" for i in range(105)]
     write(tmp_path, names)
     paths = [str(tmp_path / name) for name in names]
-    check_images(paths)
-    for path in paths[:12]:
-        truncate(tmp_path / path)
+    assert find_faults(paths) == {}
+    for name in names[:103]:
+        truncate(tmp_path / name)
+    faults = find_faults(paths)
+    assert list(faults) == paths[:103]
     with pytest.raises(ImageError) as caught:
-        check_images(paths, str(tmp_path))
+        refuse_faults(faults, len(paths), str(tmp_path))
     message = str(caught.value)
-    assert "12 of 15 images" in message
-    assert "and 2 more" in message
-    assert all(name in message for name in names[:10])
-    assert names[10] not in message
+    assert f"103 of 105 images in {tmp_path} cannot be read" in message
+    assert "; and 3 more; replace or delete them" in message
+    assert all(name in message for name in names[:100])
+    assert names[100] not in message
+
+
+def test_a_jpeg_or_png_is_found_broken_exactly_where_the_reader_refuses_it(tmp_path):
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for suffix in ("jpg", "png"):
+        whole = tmp_path / f"whole.{suffix}"
+        photo(96, 72).save(whole)
+        for k in range(100):
+            data = bytearray(whole.read_bytes())
+            for place in rng.integers(2, len(data) - 2, 3):
+                data[place] = rng.integers(256)
+            path = tmp_path / f"{k}.{suffix}"
+            path.write_bytes(data)
+            found = examine(str(path)).fault
+            if found:
+                with pytest.raises(ImageError, match=re.escape(found)):
+                    read_image(str(path))
+            else:
+                read_image(str(path))
+            outcomes.add((suffix, found is None))
+    assert {("jpg", True), ("jpg", False), ("png", False)} <= outcomes
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("factor", [1.5, 3])  # Pillow itself only warns up to twice its limit
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(name, factor, tmp_path, monkeypatch):
+    path, limit = str(tmp_path / name), int(2000 / factor)
+    photo(50, 40).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr("gcpzoo.data.images.decode", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for read in (read_image, read_pixels):
+            with pytest.raises(ImageError, match=rf"more than {limit:,} pixels.*GCPZOO_MAX_PIXELS=N allows"):
+                read(path)
+        assert "decompression bomb" in str(examine(path).fault)
+
+
+@pytest.mark.parametrize("limit", [2000, None])
+def test_the_limit_of_pixels_is_that_of_pillow(limit, tmp_path, monkeypatch):
+    path = str(tmp_path / "a.jpg")
+    photo(50, 40).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert read_image(path).size == (50, 40)
+    assert read_pixels(path).shape == (3, 40, 50)
+    assert examine(path).fault is None
+
+
+def test_the_environment_sets_the_limit_of_pixels_and_zero_lifts_it(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    set_pixel_limit("1000000")
+    assert Image.MAX_IMAGE_PIXELS == 1_000_000
+    set_pixel_limit("0")
+    assert Image.MAX_IMAGE_PIXELS is None
+    for wrong in ("-1", "1e9", "many"):
+        with pytest.raises(ZooError, match="GCPZOO_MAX_PIXELS must be a whole number of pixels"):
+            set_pixel_limit(wrong)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -123,15 +186,6 @@ def test_an_image_that_fails_in_a_worker_process_gives_the_same_line(workers, tm
         next(iter(loader))
     assert str(caught.value).startswith(f"cannot read image {tmp_path}/a.jpg: ")
     assert "Traceback" not in str(caught.value)
-
-
-def test_images_are_listed_by_suffix_and_the_rest_is_told(tmp_path):
-    write(tmp_path, ["b.PNG", "deep/a.jpeg", ".hidden/c.jpg"])
-    for name in ("notes.txt", "phone.heic", ".DS_Store"):
-        (tmp_path / name).touch()
-    images, others = list_images(str(tmp_path))
-    assert images == [str(tmp_path / "b.PNG"), str(tmp_path / "deep" / "a.jpeg")]
-    assert others == [str(tmp_path / "notes.txt"), str(tmp_path / "phone.heic")]
 
 
 def test_an_image_of_16_bits_keeps_its_upper_8(tmp_path):

@@ -1,0 +1,245 @@
+"""Which image files a folder holds, and what lies beside them: the one scan of every command.
+
+Links are followed, each real folder is read once, and nothing is passed over without a name and a reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gcpzoo.errors import ZooError
+
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
+NAMED = 100
+"""Most files that one message names; it counts all of them."""
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Found:
+    """What a scan found: image files, and by path the reason why anything else is ignored or cannot be read.
+
+    >>> Found(["cat/1.png"]).ignored
+    {}
+    """
+
+    images: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def scan_images(folder: str) -> Found:
+    """Find all image files below a folder, sorted by path.
+
+    An image file is one whose suffix is in ``SUFFIXES``, in small or capital letters; pipes and broken links with such
+    a name are among them, for the readers to refuse. Links to folders are followed after the real folders. Ignored are
+    files without such a suffix, names that begin with a dot (in silence where they are no images), links to a folder
+    that holds them or was read already, and folders that are named like an image but hold none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.JPG", "b.txt", "__c.png"):
+    ...         Path(folder, name).touch()
+    ...     os.symlink(folder, f"{folder}/loop")
+    ...     found = scan_images(folder)
+    ...     [Path(path).name for path in found.images], list(found.ignored.values())
+    (['__c.png', 'a.JPG'], ['no image suffix', 'a link to a folder that holds it'])
+    """
+    found = Found()
+    read: dict[tuple[int, int], str] = {}
+    waiting, links = [folder], list[str]()
+    while waiting or links:
+        place = waiting.pop() if waiting else links.pop(0)
+        key = file_id(place)
+        if key in read:
+            found.ignored[place] = f"the same folder as {os.path.relpath(read[key], folder)}"
+            continue
+        if key is not None:
+            read[key] = place
+        folders, files, aside = list_entries(place)
+        found.ignored |= aside.ignored
+        found.unreadable |= aside.unreadable
+        for name in folders:
+            path = os.path.join(place, name)
+            (links if os.path.islink(path) else waiting).append(path)
+        for name in files:
+            path = os.path.join(place, name)
+            if name.lower().endswith(SUFFIXES):
+                found.images.append(path)
+            else:
+                found.ignored[path] = "no image suffix"
+    found.images.sort()
+    for place in read.values():
+        if place != folder and place.lower().endswith(SUFFIXES):
+            inside = f"{place}{os.sep}"
+            if not any(path.startswith(inside) for path in found.images):
+                found.ignored[place] = "a folder, not an image"
+    found.ignored = dict(sorted(found.ignored.items()))
+    return found
+
+
+def list_entries(folder: str) -> tuple[list[str], list[str], Found]:
+    """List the names of the folders and of the files directly in a folder, sorted, and what is neither.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("dog", "_cat", ".git"):
+    ...         Path(folder, name).mkdir()
+    ...     folders, files, aside = list_entries(folder)
+    ...     folders, [Path(path).name for path in aside.ignored]
+    (['_cat', 'dog'], ['.git'])
+    """
+    aside = Found()
+    try:
+        with os.scandir(folder) as entries:
+            here = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        aside.unreadable[folder] = error.strerror or str(error)
+        return [], [], aside
+    folders, files = [], []
+    for entry in here:
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a link to itself
+            is_folder = False
+        if entry.name.startswith("."):
+            if is_folder or entry.name.lower().endswith(SUFFIXES):
+                aside.ignored[entry.path] = "its name begins with a dot"
+        elif not is_folder:
+            files.append(entry.name)
+        elif entry.is_symlink() and _holds(entry.path, folder):
+            aside.ignored[entry.path] = "a link to a folder that holds it"
+        else:
+            folders.append(entry.name)
+    return folders, files, aside
+
+
+def list_folders(folder: str) -> list[str]:
+    """List the names of the folders directly in ``folder`` that can be classes or splits, sorted.
+
+    Raises:
+        ZooError: if ``folder`` cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("dog", "cat", ".git"):
+    ...         Path(folder, name).mkdir()
+    ...     list_folders(folder)
+    ['cat', 'dog']
+    """
+    folders, _, aside = list_entries(folder)
+    refuse_unreadable(aside.unreadable)
+    return folders
+
+
+def refuse_unreadable(folders: dict[str, str]) -> None:
+    """Refuse to go on without folders that cannot be read: nobody knows what they hold.
+
+    Raises:
+        ZooError: if there are any.
+
+    >>> refuse_unreadable({"train/cat": "Permission denied"})
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: 1 folder cannot be read: train/cat (Permission denied); allow it, or move it away
+    """
+    if folders:
+        count = f"{len(folders):,} folder{'s' if len(folders) > 1 else ''}"
+        raise ZooError(f"{count} cannot be read: {name_files(folders)}; allow it, or move it away")
+
+
+def name_files(reasons: dict[str, str], root: str = "", most: int = NAMED) -> str:
+    """Write files with their reasons into one line.
+
+    Args:
+        reasons: a reason for each path.
+        root: folder that the paths are named in.
+        most: how many are named; the rest is counted.
+
+    >>> name_files({"/data/a.png": "empty file", "/data/b.png": "empty file"}, root="/data", most=1)
+    'a.png (empty file); and 1 more'
+    """
+    names = [f"{os.path.relpath(path, root) if root else path} ({why})" for path, why in list(reasons.items())[:most]]
+    more = [f"and {len(reasons) - most:,} more"] if len(reasons) > most else []
+    return "; ".join([*names, *more])
+
+
+def root_folder(root: str | Path) -> Path:
+    """Expand ``~`` in the path of a data set's folder.
+
+    Raises:
+        ZooError: if it is empty, which would stand for the working directory.
+
+    >>> root_folder("")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: root must be a folder, got ''
+    """
+    if not isinstance(root, str | Path) or not str(root).strip():
+        raise ZooError(f"root must be a folder, got {root!r}")
+    return Path(root).expanduser()
+
+
+def file_id(path: str) -> tuple[int, int] | None:
+    """Identify a file or folder, through links, by device and inode; ``None`` if there is none.
+
+    >>> file_id("/nowhere") is None
+    True
+    """
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def same_files(paths: Sequence[str]) -> list[list[int]]:
+    """Find the positions in ``paths`` that lead to one file, by links of either kind.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "a").touch()
+    ...     os.link(f"{folder}/a", f"{folder}/b")
+    ...     same_files(["/nowhere", f"{folder}/a", "/nowhere", f"{folder}/b"])
+    [[1, 3]]
+    """
+    first: dict[tuple[int, int], int] = {}
+    groups: dict[int, list[int]] = {}
+    for i, key in enumerate(in_threads(file_id, paths)):
+        if key is not None and (earlier := first.setdefault(key, i)) != i:
+            groups.setdefault(earlier, [earlier]).append(i)
+    return list(groups.values())
+
+
+def in_threads(function: Callable[[T], R], items: Sequence[T], done: Callable[[int], Any] = lambda n: None) -> list[R]:
+    """Apply a function to all items in 16 threads, which wait for the disk or decode; the order is kept.
+
+    Args:
+        function: what to apply.
+        items: what to apply it to.
+        done: is told now and then how many more items are done.
+
+    >>> in_threads(len, ["a", "bc"])
+    [1, 2]
+    """
+    results: list[R] = []
+    with ThreadPoolExecutor(16) as pool:
+        try:
+            starts = range(0, len(items), 64)  # by batches: a million futures would fill the memory
+            for part in pool.map(lambda i: [function(item) for item in items[i : i + 64]], starts):
+                results += part
+                done(len(part))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def _holds(link: str, folder: str) -> bool:
+    """Say whether a link in ``folder`` leads to it or to a folder above it."""
+    target, here = os.path.realpath(link), os.path.realpath(folder)
+    return here == target or here.startswith(target.rstrip(os.sep) + os.sep)
