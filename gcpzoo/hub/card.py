@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from gcpzoo.errors import ZooError
 from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
+from gcpzoo.limits import load_yaml
 from gcpzoo.paths import replacing
 
 BEGIN, END = "<!-- gcpzoo: generated from here -->", "<!-- gcpzoo: to here; text outside is kept -->"
@@ -55,6 +56,8 @@ def hub_card(
     if existing is None:
         return f"---\n{data.to_yaml()}\n---\n\n{body}"
     try:
+        if header := re.match(r"\s*---\r?\n(.*?)\r?\n---", existing, re.DOTALL):
+            load_yaml(header[1], "it")  # refuses what would fill the memory
         card = ModelCard(existing)
     except Exception as error:  # yaml's errors, and the client's own ValueError
         raise ZooError(

@@ -73,9 +73,9 @@ def check_tensor(name: str, value: Any, where: str) -> None:
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: net.ckpt: 'weight' must be a dense tensor with all its values, got ...
     """
-    if isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu":
-        if not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes():
-            return
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    if dense and not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes():
+        return
     kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     raise ZooError(f"{where}: {name!r} must be a dense tensor with all its values, got {kind}")
 

@@ -98,7 +98,7 @@ class TestHostile:
     @pytest.mark.parametrize("arguments", [[1], "width", 3])
     def test_arguments_of_the_backbone_are_a_mapping(self, checkpoint, arguments):
         edit(checkpoint, model={"backbone_args": arguments})
-        with pytest.raises(ZooError, match="backbone_args must be a mapping, got"):
+        with pytest.raises(ZooError, match="backbone_args must be a mapping from names to values, got"):
             gcpzoo.load(checkpoint)
 
     @pytest.mark.parametrize("names", [["one"], "abc", [1, 2, 3], {"0": "a"}])
