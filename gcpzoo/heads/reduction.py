@@ -39,7 +39,8 @@ class Reduction(nn.Sequential):
         dims = [dim] if isinstance(dim, int) else list(dim)
         if not 1 <= len(dims) <= LAYERS or not 1 <= min(dims) <= max(dims) <= CHANNELS:
             raise ZooError(
-                f"dim must be a number of channels, 1 to {CHANNELS:,}, or a list of at most {LAYERS}, got {dim}"
+                f"dim must be a positive number of channels or a list of such, got {str(dim)[:100]} "
+                f"(limits: {CHANNELS:,} channels, {LAYERS} in a list)"
             )
         for out in dims:
             if in_features % groups or out % groups:

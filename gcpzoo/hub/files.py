@@ -94,7 +94,7 @@ def save_local(
         about = model.record.about()
     content = save(tensors, {"format": "pt"})  # safetensors' own writing would not say that the disk is full
     digest = hashlib.sha256(content).hexdigest()
-    with replacing_together(folder) as temporary:
+    with replacing_together(Path(folder)) as temporary:
         (temporary / WEIGHTS).write_bytes(content)
         write_config(model, temporary, digest, about)
     return digest

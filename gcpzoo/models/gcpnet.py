@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.functional.checks import check_count
 from gcpzoo.heads import Head, create_head, head_arguments
 from gcpzoo.heads.registry import check_arguments, head_class
 from gcpzoo.limits import CHANNELS, CLASSES, LAYERS
@@ -103,7 +102,7 @@ class GCPNet(nn.Module):
         >>> model.classifier
         Linear(in_features=64, out_features=3, bias=True)
         """
-        check_count("num_classes", num_classes, CLASSES)
+        _check_classes(num_classes)
         sizes = [self.num_features, *self.hidden]
         layers: list[nn.Module] = []
         for size, out in zip(sizes, self.hidden):
@@ -279,16 +278,19 @@ def _check(backbone: Any, head: Any, num_classes: Any, dim: Any, fusion: Any, hi
     for name, value in (("backbone", backbone), ("head", head)):
         if not isinstance(value, str):
             raise ZooError(f"{name} must be a name, got {value!r}")
-    check_count("num_classes", num_classes, CLASSES)
+    _check_classes(num_classes)
     if dim is not None and dim != "auto" and not _are_sizes([dim] if isinstance(dim, int) else dim, least=1):
         raise ZooError(
-            f"dim must be a number of channels, 1 to {CHANNELS:,}, a list of at most {LAYERS}, null or 'auto', "
-            f"got {_short(dim)}"
+            f"dim must be a positive number of channels, a list of such, null or 'auto', got {repr(dim)[:100]} "
+            f"(limits: {CHANNELS:,} channels, {LAYERS} in a list)"
         )
     if fusion is not None and fusion not in FUSIONS:
         raise unknown_name("fusion", str(fusion), FUSIONS)
     if not _are_sizes(hidden, least=0):
-        raise ZooError(f"hidden must be a list of at most {LAYERS} sizes, 1 to {CHANNELS:,}, got {_short(hidden)}")
+        raise ZooError(
+            f"hidden must be a list of positive sizes, got {repr(hidden)[:100]} "
+            f"(limits: {LAYERS} layers of at most {CHANNELS:,})"
+        )
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
         raise ZooError(f"dropout must be a number between 0 and 1, got {dropout!r}")
 
@@ -304,14 +306,15 @@ def _check_backbone_args(value: Any) -> dict[str, Any]:
     return arguments
 
 
+def _check_classes(value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= CLASSES:
+        raise ZooError(f"num_classes must be a whole number of at least 1, got {value!r} (limit: {CLASSES:,})")
+
+
 def _are_sizes(values: Any, least: int) -> bool:
     if not isinstance(values, list | tuple) or not least <= len(values) <= LAYERS:
         return False
     return all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= CHANNELS for v in values)
-
-
-def _short(value: Any) -> str:
-    return text if len(text := repr(value)) <= 100 else f"{text[:100]}…"
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

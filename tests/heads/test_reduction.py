@@ -67,7 +67,7 @@ def test_tokens_are_reduced_by_a_linear_layer_alone_by_default() -> None:
 @pytest.mark.parametrize(
     ("dim", "groups", "message"),
     [
-        ([], 1, "dim must be a number of channels, 1 to 65,536, or a list of at most 16, got []"),
+        ([], 1, "dim must be a positive number of channels or a list of such, got []"),
         ([4, 0], 1, "dim must be a positive number"),
         (4, 0, "groups must be at least 1, got 0"),
         (4, 3, "groups must divide the reduction's 8 and 4 channels, got 3"),
