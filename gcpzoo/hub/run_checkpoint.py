@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import class_ids
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.hub.files import check_fit, set_classes
 from gcpzoo.limits import check_values
 from gcpzoo.models.gcpnet import GCPNet
@@ -69,6 +69,30 @@ class RunCheckpoint:
         set_classes(model, self.class_names, where="the checkpoint")
         model.preprocessing = self.preprocessing
         return model.eval()
+
+    def check_arguments(self, arguments: Mapping[str, Any], known: Iterable[str]) -> None:
+        """Refuse hyper-parameters before a task is built from them: unknown ones, and another or an absurd network.
+
+        Args:
+            arguments: of the task, in the form of today.
+            known: names that the task takes.
+
+        Raises:
+            ZooError: naming the hyper-parameter, or the tensors that do not fit.
+
+        >>> import gcpzoo
+        >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+        >>> run = RunCheckpoint(2, model.config, None, None, None, {}, model.state_dict())
+        >>> run.check_arguments({**model.config, "dim": 10**9}, model.CONFIG_KEYS)
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: the checkpoint: dim must be a positive number of channels, ...
+        """
+        known = list(known)
+        for key in arguments:
+            if key not in known:
+                raise unknown_name("hyper-parameter of the checkpoint", str(key), known)
+        network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS if key in arguments}
+        check_fit({**network, "hidden": network.get("hidden") or []}, self.state_dict, "the checkpoint")
 
 
 def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:

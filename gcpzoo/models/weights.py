@@ -46,7 +46,7 @@ def open_file(path: str | Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         if (compressed := _compressed(path)) is not None:
-            raise UnpicklingError(f"{compressed!r} in it is compressed, as PyTorch never does")
+            raise ValueError(f"{compressed!r} in it is compressed, as PyTorch never does")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, torch, zipfile and pickle raise errors without a common class
         raise ZooError(

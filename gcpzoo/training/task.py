@@ -268,9 +268,15 @@ class ClassificationTask(L.LightningModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]
         """Load a run's ``.ckpt`` file of either format; see Lightning for the keyword arguments."""
-        stored = upgrade_hyper_parameters(read_run_checkpoint(checkpoint_path).hyper_parameters)
-        stored = {k: v for k, v in stored.items() if k not in START_OPTIONS}  # the weights are in the file
-        return super().load_from_checkpoint(checkpoint_path, **{"weights_only": True, **stored, **kwargs})
+        run, parameters = read_run_checkpoint(checkpoint_path), inspect.signature(cls).parameters
+        stored = upgrade_hyper_parameters(run.hyper_parameters)
+        # The weights are in the file. Lightning reads its hyper-parameters again: only an argument replaces them.
+        stored |= {key: parameters[key].default for key in START_OPTIONS if key in parameters}
+        run.check_arguments({**stored, **{k: v for k, v in kwargs.items() if k in stored}}, parameters)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, **{"weights_only": True, **stored, **kwargs})
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ZooError(f"{checkpoint_path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def default_network() -> dict[str, Any]:

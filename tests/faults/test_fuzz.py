@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 import yaml
@@ -154,6 +155,7 @@ def run(small: gcpzoo.GCPNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = ClassificationTask(3, backbone="resnet18", head="isqrt", dim=8, until="layer1")
     state = {f"model.{k}": v for k, v in small.state_dict().items()}
     content = {"state_dict": state, "gcpzoo": describe_run(small, None), "hyper_parameters": dict(task.hparams)}
+    content |= {"pytorch-lightning_version": lightning.__version__, "epoch": 1, "global_step": 2, "loops": {}}
     torch.save(content, folder / "checkpoints" / "last.ckpt")
     report = {"model": small.config, "data": {"data": "ImageFolder", "images": {"train": 18}}, "seed": 0}
     report |= {"fit": {"epochs": 2}, "test": {"top1": 0.5, "top5": 1.0, "per_class": 0.5}, "hardware": "CPU"}
