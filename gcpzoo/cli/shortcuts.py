@@ -49,6 +49,9 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             refuse_former_names({key.removeprefix("--"): value})
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):
                 argument = f"--model.checkpoint{equals}{inline}"
+        before, _, path = argument.rpartition("=")
+        if path.endswith(CONFIG_SUFFIXES) and Path(path).is_file():  # a file, not the attribute yaml of a module
+            argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
     return arguments
 
