@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from gcpzoo.errors import ZooError
 
 TEMPORARY = ".writing-"
 """Start of the names of files that are not whole yet; they stand beside what they will become."""
+TOGETHER = ".written"
+"""Folder of files that are whole and count already, on their way to the folder that it is in."""
 
 
 def resource(name: str) -> Path:
@@ -95,6 +98,69 @@ def _keep(path: Path, former: Path) -> None:
     except OSError:
         path.replace(link)
     link.replace(former)
+
+
+@contextmanager
+def replacing_together(folder: str | Path) -> Iterator[Path]:
+    """Write several files of a folder, all or none: fill the temporary folder that this gives.
+
+    They count from one rename on, that of the temporary folder to ``.written``; then each is moved to its place. After
+    a kill between the two :func:`current` finds the new ones, and the next writing ends the move. Other files of the
+    folder stay.
+
+    Raises:
+        ZooError: if a file cannot be written, e.g. because the disk is full; the message says why.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing_together(folder) as temporary:
+    ...     _ = (temporary / "config.json").write_text("{}"), (temporary / "model.safetensors").write_text("")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['config.json', 'model.safetensors']
+    """
+    folder = Path(folder)
+    temporary = folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _move_written(folder)
+        for leftover in folder.glob(f"{TEMPORARY}*/"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder))
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o666 & ~_umask())
+            flush(file)
+        flush(temporary)
+        temporary.rename(folder / TOGETHER)
+        flush(folder)
+    except OSError as error:
+        raise ZooError(
+            f"{folder} cannot be written: {error.strerror or error}; what was there before is kept"
+        ) from error
+    finally:
+        if temporary != folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+    with suppress(OSError):  # the files count already
+        _move_written(folder)
+
+
+def current(folder: Path, name: str) -> Path:
+    """Locate a file that :func:`replacing_together` wrote, also where a kill kept it from reaching its place.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> current(folder, "config.json") == folder / "config.json"
+    True
+    """
+    written = folder / TOGETHER / name
+    return written if written.is_file() else folder / name
+
+
+def _move_written(folder: Path) -> None:
+    """Move files that count already to their places."""
+    if (written := folder / TOGETHER).is_dir():
+        for file in written.iterdir():
+            file.replace(folder / file.name)
+        flush(folder)
+        written.rmdir()
 
 
 def flush(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from gcpzoo.cli.tables import new_table, show
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.records import get_record
+from gcpzoo.paths import replacing
 
 PRETRAINED = "resnet18_isqrt.digits"
 HEADS = ("isqrt", "gap")
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         results[head] = json.loads((folder / head / "metrics.json").read_text())
     _show_results(results, folder)
     seconds = time.perf_counter() - start
-    (folder / "demo.json").write_text(json.dumps({"seconds": round(seconds, 1), "runs": results}, indent=2) + "\n")
+    with replacing(folder / "demo.json") as temporary:
+        temporary.write_text(json.dumps({"seconds": round(seconds, 1), "runs": results}, indent=2) + "\n")
     say(f"\nDone in {seconds:.0f} s. Plots and figures are in {escape(str(folder))}; predict with one of the models:")
     say(f"  gcpzoo predict --model {escape(str(folder))}/isqrt/checkpoints/last.ckpt IMAGE")
     return 0
@@ -74,7 +76,8 @@ def _prepare(data: str | None, output: str) -> Path:
             raise ZooError(f"{output!r} holds something else; give another --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "demo.json").write_text("{}\n")
+    with replacing(folder / "demo.json") as temporary:
+        temporary.write_text("{}\n")
     return folder
 
 

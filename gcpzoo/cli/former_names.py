@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from gcpzoo.errors import ZooError
+from gcpzoo.limits import load_yaml
 from gcpzoo.training.upgrade import MOVED, RENAMED
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
@@ -52,8 +51,8 @@ def _flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted names with their values: groups, then what they hold."""
     if isinstance(content, str) and content.startswith(("{", "[")):
         try:
-            content = yaml.safe_load(content)
-        except yaml.YAMLError:
+            content = load_yaml(content, "an option")
+        except ZooError:
             return  # the parser says what is wrong with it
     if isinstance(content, list):
         for value in content:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import replacing
 from gcpzoo.training import RunReport
 
 OUTPUT = "GCPZOO_OUTPUT"
@@ -114,9 +115,11 @@ def write_predictions(outputs: Sequence[Any], model: Any, data: Any, folder: Pat
     descriptions = model.class_descriptions or getattr(data, "class_descriptions", ids)
     samples: list[Any] = getattr(data, "samples", lambda _: [])("test")
     path = folder / "predictions.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
     probabilities = torch.cat([p for p in outputs if isinstance(p, torch.Tensor)])
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["path", "class", "description", "probability", "true_class"])
         for i, (p, k) in enumerate(zip(*[t.tolist() for t in probabilities.max(1)])):

@@ -6,6 +6,7 @@ fails when they change.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import pkgutil
@@ -16,6 +17,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 import gcpzoo.data
+from gcpzoo.cli.untrusted import OPTION, explain_refusal
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads import head_arguments, list_heads
 from gcpzoo.models.preprocessing import Preprocessing
@@ -34,7 +36,15 @@ REQUIRED = r"^the following arguments are required: (?:fit\.|validate\.|test\.|p
 NO_CLASS = r"^Parser key \"([\w.]+)\":.*Expected a dot import path string: (\S+)"
 NOT_THE_TYPE = r"^Parser key \"([\w.]+)\":\s+Expected a (.+)\. Got value: (.*)"
 NONE_OF_THE_TYPES = r"^Parser key \"([\w.]+)\":.*\n *Subtypes: \[(.*?)\]\n.*\n *Given value: (.*)"
+NOT_IMPORTED = r"Importing '([^']+)' is not allowed"
 NO_MAPPING = r"^Unexpected config"
+
+
+class _AllowImport(argparse.Action):
+    """``--allow-import`` is read before the parser runs, so that no config file can give it; here it has its help."""
+
+    def __call__(self, *_: Any) -> None:
+        pass
 
 
 class Parser(LightningArgumentParser):
@@ -44,6 +54,17 @@ class Parser(LightningArgumentParser):
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: unknown option 'model.hed': did you mean model.head ...
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            OPTION,
+            action=_AllowImport,
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            metavar="PACKAGE",
+            help="a further package that configs may name classes of; may be given several times",
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # a trial inside jsonargparse, which reads the message itself
@@ -64,6 +85,8 @@ def explain(message: str, group: str = "", owner: str | None = None) -> str:
     >>> explain('Parser key "evaluate":\\n  Expected a <class \\'bool\\'>. Got value: maybe')
     'evaluate must be of type bool, got maybe'
     """
+    if refused := re.search(NOT_IMPORTED, message):
+        return explain_refusal(refused[1])
     if inner := re.search(CLASS_PROBLEM, message, re.DOTALL):
         return explain(inner[4], f"{group}{inner[1]}.", inner[3])
     for pattern in UNKNOWN_OPTION:

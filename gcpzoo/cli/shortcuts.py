@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gcpzoo.cli.former_names import CONFIG_SUFFIXES, MOVED_CONFIGS, refuse_former_names
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import resource
 
 SKIP_CORRUPT = "--skip-corrupt"
@@ -55,6 +54,9 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             refuse_former_names({key.removeprefix("--"): value})
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):
                 argument = f"--model.checkpoint{equals}{inline}"
+        before, _, path = argument.rpartition("=")
+        if path.endswith(CONFIG_SUFFIXES) and Path(path).is_file():  # a file, not the attribute yaml of a module
+            argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
     if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
         arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
@@ -75,11 +77,9 @@ def _find_config(name: str) -> str:
         path = folder / short
     if path.is_file():
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = load_yaml(read_text(path, str(path)), str(path))
         except UnicodeDecodeError:
             raise ZooError(f"config file {name!r} must be text in UTF-8") from None
-        except yaml.YAMLError:
-            return str(path)  # the parser says what is wrong with it
         refuse_former_names(content, where=f"{path}: ")
         _check_groups(content, path)
     return str(path)

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from gcpzoo.cli.exits import causes
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
+from gcpzoo.cli.untrusted import allowed_packages, untrusted_configs
 from gcpzoo.cli.zoo_cli import RecordConfig, ZooCLI
 from gcpzoo.errors import ZooError
 from gcpzoo.training import ClassificationTask
@@ -52,17 +53,18 @@ def train(argv: Sequence[str]) -> int:
     handler = _on_sigterm(_terminate)
     before, sys.argv = sys.argv, [sys.argv[0], *argv]  # the trainer starts further processes with these
     try:
-        ZooCLI(
-            ClassificationTask,
-            LightningDataModule,
-            subclass_mode_data=True,
-            parser_class=Parser,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            save_config_callback=RecordConfig,
-            trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
-        )
+        with untrusted_configs(allowed_packages(argv)):
+            ZooCLI(
+                ClassificationTask,
+                LightningDataModule,
+                subclass_mode_data=True,
+                parser_class=Parser,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                save_config_callback=RecordConfig,
+                trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
+            )
     except BaseException as error:
         if (code := _stop_code(error)) is not None:
             print(f"gcpzoo: stopped{_remedy()}", file=sys.stderr)

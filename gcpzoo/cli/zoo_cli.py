@@ -133,8 +133,9 @@ class ZooCLI(LightningCLI):
             raise ZooError(f"{path} has weights of its own: leave out model.{sources[0]}")
         self.run_checkpoint = read_run_checkpoint(path)
         stored = upgrade_hyper_parameters(self.run_checkpoint.hyper_parameters)
-        stored.pop("num_classes")
         parameters = inspect.signature(ClassificationTask).parameters
+        self.run_checkpoint.check_arguments(stored, parameters)
+        stored.pop("num_classes")
         replaced = []
         for key, value in stored.items():
             given = _plain(model.get(key))

@@ -8,9 +8,10 @@ from numbers import Real
 from typing import Any
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import COUNT
 
 
-def check_count(name: str, value: Any, most: int | None = None) -> None:
+def check_count(name: str, value: Any, most: int = COUNT) -> None:
     """Require a whole number of at least 1, and of at most ``most``.
 
     >>> check_count("iterations", 5)
@@ -23,7 +24,7 @@ def check_count(name: str, value: Any, most: int | None = None) -> None:
         raise ZooError(f"{name} must be a whole number, got {value!r}")
     if value < 1:
         raise ZooError(f"{name} must be at least 1, got {value}")
-    if most is not None and value > most:
+    if value > most:
         raise ZooError(f"{name} must be at most {most}, got {value}")
 
 

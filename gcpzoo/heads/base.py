@@ -14,6 +14,7 @@ from gcpzoo.functional import ROOTS, as_matrix, square_root, triangle
 from gcpzoo.functional.checks import check_count, check_name
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 from gcpzoo.heads.reduction import Reduction
+from gcpzoo.limits import ITERATIONS
 
 
 class Head(nn.Module):
@@ -219,7 +220,7 @@ class RootHead(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        check_count("iterations", iterations, most=1000)
+        check_count("iterations", iterations, most=ITERATIONS)
         self.iterations = iterations
         self.switch_root(root or self.default_root)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.checks import check_count, check_name
+from gcpzoo.limits import CHANNELS, LAYERS
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
@@ -36,8 +37,11 @@ class Reduction(nn.Sequential):
         check_name("reduction", activation, ["linear", *ACTIVATIONS])
         check_count("groups", groups)
         dims = [dim] if isinstance(dim, int) else list(dim)
-        if not dims or min(dims) < 1:
-            raise ZooError(f"dim must be a positive number of channels or a list of such, got {dim}")
+        if not 1 <= len(dims) <= LAYERS or not 1 <= min(dims) <= max(dims) <= CHANNELS:
+            raise ZooError(
+                f"dim must be a positive number of channels or a list of such, got {str(dim)[:100]} "
+                f"(limits: {CHANNELS:,} channels, {LAYERS} in a list)"
+            )
         for out in dims:
             if in_features % groups or out % groups:
                 raise ZooError(f"groups must divide the reduction's {in_features} and {out} channels, got {groups}")

@@ -14,7 +14,7 @@ from gcpzoo.hub.convert import convert
 from gcpzoo.hub.files import CONFIG, DamagedError, read_folder, sha256, short
 from gcpzoo.hub.records import UNVERIFIED, Record
 from gcpzoo.models.gcpnet import GCPNet
-from gcpzoo.paths import cache
+from gcpzoo.paths import cache, current, flush, replacing
 
 QUOTA = ("too many users have viewed or downloaded", "quota exceeded")
 """Words of the pages that Google Drive sends in place of a file that was downloaded too often."""
@@ -55,7 +55,7 @@ def load_authors(record: Record) -> GCPNet:
     lock = cache() / "locks" / record.name
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # the processes of a distributed run ask for the same file at once
-        if (folder / CONFIG).is_file():
+        if current(folder, CONFIG).is_file():
             try:
                 return read_folder(folder, record.name)[0]
             except DamagedError:
@@ -75,11 +75,7 @@ def _fetch_and_convert(record: Record, folder: Path) -> None:
         if fetched:
             original.unlink()
         raise
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    convert(original, record.source["converter"], record.source["arch"], part, record=record)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    convert(original, record.source["converter"], record.source["arch"], folder, record=record)
     if fetched:
         original.unlink()
 
@@ -94,7 +90,8 @@ def _check_hash(record: Record, file: Path) -> None:
         )
     first = file.with_suffix(".sha256")
     if not first.is_file():
-        first.write_text(f"{found}  {file.name}\n", encoding="utf-8")
+        with replacing(first) as temporary:
+            temporary.write_text(f"{found}  {file.name}\n", encoding="utf-8")
     elif (known := first.read_text(encoding="utf-8").split()[0]) != found:
         raise ZooError(
             f"{record.name}: the authors' file has changed: its sha256 is {found[:12]}…, at the first download it was "
@@ -135,6 +132,7 @@ def download(url: str, path: Path, name: str) -> None:
         if page is not None:
             quota = f": {_quota(url)}" if _is_quota(page) else ""
             raise ZooError(f"{name}: {url} gave a page instead of the file{quota}: {by_hand}")
+        flush(file)
         file.replace(path)
     finally:
         _remove_leftovers(path)

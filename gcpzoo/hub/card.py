@@ -13,6 +13,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from gcpzoo.errors import ZooError
 from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
+from gcpzoo.limits import load_yaml
+from gcpzoo.paths import replacing
 
 BEGIN, END = "<!-- gcpzoo: generated from here -->", "<!-- gcpzoo: to here; text outside is kept -->"
 DATASETS = {"imagenet-1k": "ILSVRC/imagenet-1k"}
@@ -54,6 +56,8 @@ def hub_card(
     if existing is None:
         return f"---\n{data.to_yaml()}\n---\n\n{body}"
     try:
+        if header := re.match(r"\s*---\r?\n(.*?)\r?\n---", existing, re.DOTALL):
+            load_yaml(header[1], "it")  # refuses what would fill the memory
         card = ModelCard(existing)
     except Exception as error:  # yaml's errors, and the client's own ValueError
         raise ZooError(
@@ -298,5 +302,6 @@ def update_page(path: Path, write: bool = True) -> bool:
     before, rest = text.split(BEGIN)
     new = f"{before}{BEGIN}\n{records_table()}\n{END}{rest.split(END)[1]}"
     if write and new != text:
-        path.write_text(new, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(new, encoding="utf-8")
     return new != text

@@ -8,24 +8,24 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
 from gcpzoo.errors import ZooError, is_control
 from gcpzoo.hub.records import Record, describe
-from gcpzoo.models.backbones import FILES
+from gcpzoo.limits import load_json, read_text
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
-from gcpzoo.models.weights import misfit, open_file
+from gcpzoo.models.weights import Shapes, misfit, open_file
+from gcpzoo.paths import current, replacing, replacing_together
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
 SHA256 = re.compile(r"[0-9a-f]{64}")
-LIMIT = 32 * 2**20  # bytes of a config.json that are read
 
 
 class DamagedError(ZooError):
@@ -68,13 +68,16 @@ def save_local(
 
     Args:
         model: the network, with its ``class_names`` and ``preprocessing``.
-        folder: created if missing; files of these two names are replaced.
+        folder: created if missing; files of these two names are replaced, both or none.
         about: more to keep, in the fields of a :class:`~gcpzoo.hub.Record`: ``licence``, ``metrics``, ``data`` …;
             by default what the model's own record says.
         dtype: type of the stored floating-point tensors, e.g. ``torch.float16``; loading gives float32 again.
 
     Returns:
         The SHA-256 of ``model.safetensors``, which ``config.json`` holds too.
+
+    Raises:
+        ZooError: if the folder cannot be written, e.g. because the disk is full; what was there before is kept.
 
     >>> import tempfile, gcpzoo
     >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
@@ -83,18 +86,17 @@ def save_local(
     ...     gcpzoo.load(folder).record.licence
     'MIT'
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for key, value in model.state_dict().items():
         kind = dtype if dtype and value.is_floating_point() else value.dtype
         tensors[key] = value.detach().to("cpu", kind, copy=True).contiguous()
-    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     if about is None and isinstance(model.record, Record):
         about = model.record.about()
-    digest = sha256(folder / WEIGHTS)
-    write_config(model, folder, digest, about)
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors writes for the owner alone
+    content = save(tensors, {"format": "pt"})  # safetensors' own writing would not say that the disk is full
+    digest = hashlib.sha256(content).hexdigest()
+    with replacing_together(Path(folder)) as temporary:
+        (temporary / WEIGHTS).write_bytes(content)
+        write_config(model, temporary, digest, about)
     return digest
 
 
@@ -122,7 +124,8 @@ def write_config(model: GCPNet, folder: Path, digest: str, about: Mapping[str, A
     if about:
         config["about"] = dict(about)
         describe(config, "about", {})  # refuses what could not be read again
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
@@ -140,19 +143,13 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: owner/bert is not a gcpzoo model: its config.json is of another library
     """
-    if path.stat().st_size > LIMIT:
-        raise ZooError(f"{where}: config.json must be at most {LIMIT >> 20} MiB; it is larger than {LIMIT >> 20} MiB")
-
-    def refuse(constant: str) -> NoReturn:
-        raise ZooError(f"{where}: config.json must hold finite numbers, got {constant}")
-
     try:
-        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        config = load_json(read_text(path, f"{where}: config.json"), f"{where}: config.json")
     except ZooError:
         raise
     except UnicodeDecodeError as error:
         raise DamagedError(f"{where}: config.json must be UTF-8 text ({error.reason}); {path} is damaged") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise DamagedError(f"{where}: config.json is not JSON; {path} is damaged or of another kind") from None
     if not isinstance(config, dict) or config.get("library") != "gcpzoo" or not isinstance(config.get("model"), dict):
         raise ZooError(f"{where} is not a gcpzoo model: its config.json is of another library")
@@ -202,7 +199,7 @@ def build(config: Mapping[str, Any], weights: Path, digest: str | None, where: s
             f"{where}: {weights} is not an intact safetensors file ({error}); pickled weights are never loaded, "
             "convert them with 'gcpzoo convert'"
         ) from None
-    _compare(config["model"], shapes, where)
+    check_fit(config["model"], shapes, where)
     try:
         with torch.random.fork_rng(devices=[]):
             model = GCPNet.from_config(config["model"])
@@ -278,30 +275,31 @@ def read_folder(folder: Path, where: str | None = None) -> tuple[GCPNet, dict[st
     """
     where = where or str(folder)
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if not current(folder, name).is_file():
             raise ZooError(
                 f"{where} is not a gcpzoo checkpoint: {name} is missing (expected config.json and model.safetensors; "
                 "a run's last.ckpt loads by its own path, foreign weights through 'gcpzoo convert')"
             )
-    config = read_config(folder / CONFIG, where)
-    return build(config, folder / WEIGHTS, config.get("weights_sha256"), where), config
+    config = read_config(current(folder, CONFIG), where)
+    return build(config, current(folder, WEIGHTS), config.get("weights_sha256"), where), config
 
 
-def _compare(model_config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Compare the file's tensors strictly with those of the configuration, built on the meta device."""
-    arguments = model_config.get("backbone_args") or {}
-    if not isinstance(arguments, Mapping):
-        raise ZooError(f"{where}: backbone_args must be a mapping, got {arguments!r}")
-    if files := FILES & set(arguments):
-        raise ZooError(f"{where}: its configuration would read other files ({', '.join(sorted(files))})")
+def check_fit(model_config: Mapping[str, Any], shapes: Shapes, where: str) -> None:
+    """Compare a file's tensors strictly with those of a configuration, built on the meta device: nothing is allocated.
+
+    Raises:
+        ZooError: if the configuration cannot work or exceeds a limit, or a tensor is missing, unexpected or misshapen.
+
+    >>> check_fit({"backbone": "resnet18", "head": "gap", "until": "layer1", "num_classes": 3}, {}, "w.ckpt")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: w.ckpt: its tensors do not fit its configuration: ... missing, ...
+    """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             expected = {k: tuple(v.shape) for k, v in GCPNet.from_config(model_config).state_dict().items()}
     except ZooError as error:
         raise ZooError(f"{where}: {error}") from None
-    except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError, OverflowError, RuntimeError, AssertionError) as error:
         raise ZooError(f"{where}: its configuration is not valid: {short(error)}") from error
-    except RuntimeError:  # a network that computes with values in its constructor cannot be built on the meta device
-        return
     if wrong := misfit(expected, shapes):
         raise ZooError(f"{where}: its tensors do not fit its configuration: {wrong}")

@@ -12,6 +12,7 @@ from gcpzoo.hub.files import WEIGHTS, DamagedError, build, read_config, read_fol
 from gcpzoo.hub.records import COMMIT, Record, describe, get_record, weights_file
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.paths import current
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
@@ -91,7 +92,7 @@ def _from_folder(path: Path) -> tuple[GCPNet, Path]:
         raise ZooError(f"there is no folder {str(path)!r}")
     model, config = read_folder(path)
     model.record = describe({**config, "class_names": model.class_names}, path.resolve().name, {"folder": str(path)})
-    return model, path / WEIGHTS
+    return model, current(path, WEIGHTS)
 
 
 def _from_hub(spec: str, record: Record | None = None) -> tuple[GCPNet, Path]:
@@ -119,7 +120,7 @@ def _from_record(record: Record) -> tuple[GCPNet, Path]:
     if record.kind == "hub":
         return _from_hub(f"{record.source['repo']}@{record.source['revision']}", record)
     if record.kind == "authors":
-        model, weights = load_authors(record), converted_folder(record) / WEIGHTS
+        model, weights = load_authors(record), current(converted_folder(record), WEIGHTS)
     else:
         weights = weights_file(record)
         if not weights.is_file():

@@ -10,13 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import resource
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 NAME = re.compile(r"[A-Za-z0-9][\w:]*_[a-z0-9_]+\.[a-z0-9_]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = {"embedded": {"file"}, "hub": {"repo", "revision"}, "authors": {"url", "converter", "arch"}}
@@ -137,10 +136,7 @@ def parse_record(text: str, name: str) -> Record:
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: record resnet18_gap.x: field 'config' is missing
     """
-    try:
-        values = yaml.load(text, LOADER)
-    except yaml.YAMLError as error:
-        raise ZooError(f"record {name}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = load_yaml(text, f"record {name}")
     if not isinstance(values, dict):
         raise ZooError(f"record {name}: expected one YAML mapping, got {type(values).__name__}")
     known = [f.name for f in fields(Record)]
@@ -256,7 +252,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 @cache
 def _record(path: Path) -> Record:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, f"record {path.stem}")
     except UnicodeDecodeError as error:
         raise ZooError(
             f"record {path.stem}: {path} must be UTF-8 text, got byte {error.object[error.start]:#x}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import class_ids
-from gcpzoo.errors import ZooError
-from gcpzoo.hub.files import set_classes
+from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.hub.files import check_fit, set_classes
+from gcpzoo.limits import check_values
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
-from gcpzoo.models.weights import misfit, open_file
+from gcpzoo.models.weights import check_tensor, open_file
 
 FORMAT = 2
 KEY = "gcpzoo"
@@ -59,16 +60,39 @@ class RunCheckpoint:
         >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
         >>> RunCheckpoint(2, model.config, None, None, None, {}, {}).build()
         Traceback (most recent call last):
-        gcpzoo.errors.ZooError: its tensors do not fit its configuration: ...
+        gcpzoo.errors.ZooError: the checkpoint: its tensors do not fit its configuration: ...
         """
+        check_fit(self.config, self.state_dict, "the checkpoint")  # before anything of that size is allocated
         with torch.random.fork_rng(devices=[]):
             model = GCPNet.from_config(self.config)
-        if wrong := misfit(model.state_dict(), self.state_dict):
-            raise ZooError(f"its tensors do not fit its configuration: {wrong}")
         model.load_state_dict(self.state_dict)
         set_classes(model, self.class_names, where="the checkpoint")
         model.preprocessing = self.preprocessing
         return model.eval()
+
+    def check_arguments(self, arguments: Mapping[str, Any], known: Iterable[str]) -> None:
+        """Refuse hyper-parameters before a task is built from them: unknown ones, and another or an absurd network.
+
+        Args:
+            arguments: of the task, in the form of today.
+            known: names that the task takes.
+
+        Raises:
+            ZooError: naming the hyper-parameter, or the tensors that do not fit.
+
+        >>> import gcpzoo
+        >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
+        >>> run = RunCheckpoint(2, model.config, None, None, None, {}, model.state_dict())
+        >>> run.check_arguments({**model.config, "dim": 10**9}, model.CONFIG_KEYS)
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: the checkpoint: dim must be a positive number of channels, ...
+        """
+        known = list(known)
+        for key in arguments:
+            if key not in known:
+                raise unknown_name("hyper-parameter of the checkpoint", str(key), known)
+        network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS if key in arguments}
+        check_fit({**network, "hidden": network.get("hidden") or []}, self.state_dict, "the checkpoint")
 
 
 def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:
@@ -114,20 +138,30 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
             f"{path} is in format {version}, written by gcpzoo {ours.get('library_version')}; this is gcpzoo "
             f"{__version__} and reads formats up to {FORMAT}: pip install -U gcpzoo"
         )
-    if not isinstance(content.get("state_dict"), Mapping):
-        raise ZooError(f"{path} holds no 'state_dict'; it is damaged")
-    if "num_classes" not in ours["config"]:
-        raise ZooError(f"{path} holds no 'num_classes' in its configuration; it is damaged")
+    hyper_parameters = content.get("hyper_parameters", {})
+    check_values([ours, hyper_parameters], str(path))
+    if not isinstance(content.get("state_dict"), Mapping) or not all(isinstance(k, str) for k in content["state_dict"]):
+        raise ZooError(f"{path} holds no 'state_dict' of named tensors; it is damaged")
+    if "num_classes" not in ours["config"] or not isinstance(hyper_parameters, Mapping):
+        raise ZooError(f"{path} holds no 'num_classes' in its configuration, or no hyper-parameters; it is damaged")
     names = ours.get("class_names")
     kept = ours.get("preprocessing")
     # Lightning's WeightAveraging keeps the averaged weights in state_dict and the current ones elsewhere.
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
+    for key, value in state.items():
+        check_tensor(key, value, str(path))
     return RunCheckpoint(
         format=version,
         config=dict(ours["config"]),
-        class_names=None if names is None else class_ids(names),
+        class_names=None if names is None else _ids(names, path),
         preprocessing=Preprocessing.from_dict(kept) if kept else None,
         start=ours.get("start"),
-        hyper_parameters=dict(content.get("hyper_parameters", {})),
+        hyper_parameters=dict(hyper_parameters),
         state_dict=state,
     )
+
+
+def _ids(names: Any, path: str | Path) -> list[str]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ZooError(f"{path}: class_names must be a list of strings, got {type(names).__name__}")
+    return class_ids(names)

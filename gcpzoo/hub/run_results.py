@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
+from gcpzoo.limits import load_json, read_text
 
 COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden", "last_stride")
 """Fields of a model's configuration that every version of ``metrics.json`` writes in the same way."""
@@ -30,12 +31,12 @@ def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if checkpoint.name != "last.ckpt" or not path.is_file():
         return {}
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = load_json(read_text(path, str(path)), str(path))
         _check_model(path, report["model"], config)
         return _fields(report)
     except ZooError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
 
 

@@ -20,8 +20,17 @@ from gcpzoo.models.base import TAIL, Backbone
 from gcpzoo.models.surgery import last_stage, set_last_stride
 from gcpzoo.models.weights import misfit, read_tensors
 
-FILES = {"checkpoint_path", "weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
-"""Arguments of the libraries' constructors that make them read or fetch files."""
+FILES = ("checkpoint", "pretrained", "weights", "cache_dir", "url", "file", "hf_hub")
+"""Starts of the names of those arguments of the libraries' constructors that make them read or fetch files."""
+
+
+def reads_files(argument: str) -> bool:
+    """Say whether an argument of a network's constructor could make it read or fetch files.
+
+    >>> reads_files("checkpoint_path"), reads_files("pretrained_cfg_overlay"), reads_files("drop_path_rate")
+    (True, True, False)
+    """
+    return argument.startswith(FILES)
 
 
 def list_backbones(timm: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import OrderedDict
 from typing import Any
@@ -98,7 +99,11 @@ def _construct(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> 
         arguments = {"aux_logits": bool(pretrained), "init_weights": False, "transform_input": False, **arguments}
     weights = "DEFAULT" if pretrained is True else pretrained or None
     try:
-        net: nn.Module = models.get_model(name, weights=weights, **arguments)
+        # RegNets compute their widths by tensors, which the meta device cannot.
+        with torch.device("cpu") if name.startswith("regnet_") else contextlib.nullcontext():
+            net: nn.Module = models.get_model(name, weights=weights, **arguments)
+    except ZooError:  # too large
+        raise
     except OSError as error:  # no network, or a damaged download
         raise ZooError(
             f"the pretrained weights of {name!r} could not be fetched ({error}); give a file with backbone_weights"

@@ -15,8 +15,10 @@ from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads import Head, create_head, head_arguments
 from gcpzoo.heads.registry import check_arguments, head_class
-from gcpzoo.models.backbones import FILES, create_backbone
+from gcpzoo.limits import CHANNELS, CLASSES, LAYERS
+from gcpzoo.models.backbones import create_backbone, reads_files
 from gcpzoo.models.base import Backbone
+from gcpzoo.models.bounded import bounded
 from gcpzoo.models.preprocessing import Preprocessing
 
 FUSIONS = ("sum", "concat", "all")
@@ -100,7 +102,7 @@ class GCPNet(nn.Module):
         >>> model.classifier
         Linear(in_features=64, out_features=3, bias=True)
         """
-        _require_whole("num_classes", num_classes)
+        _check_classes(num_classes)
         sizes = [self.num_features, *self.hidden]
         layers: list[nn.Module] = []
         for size, out in zip(sizes, self.hidden):
@@ -235,22 +237,23 @@ def create_model(
     backbone_args = _check_backbone_args(backbone_args)
     check_arguments(head, head_args)
     second_order = head_class(head).second_order
-    net = create_backbone(
-        backbone,
-        pretrained_backbone,
-        backbone_weights,
-        last_stride,
-        until,
-        allow_partial,
-        keep_resolution=second_order,
-        **backbone_args,
-    )
-    if isinstance(dim, str):  # "auto"
-        own = head_class(head).default_dim
-        dim = None if own is None or net.num_features <= own else own
-    insert(net, blocks)
-    pooled = create_head(head, net.num_features, dim, **head_args)
-    model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)
+    with bounded():
+        net = create_backbone(
+            backbone,
+            pretrained_backbone,
+            backbone_weights,
+            last_stride,
+            until,
+            allow_partial,
+            keep_resolution=second_order,
+            **backbone_args,
+        )
+        if isinstance(dim, str):  # "auto"
+            own = head_class(head).default_dim
+            dim = None if own is None or net.num_features <= own else own
+        insert(net, blocks)
+        pooled = create_head(head, net.num_features, dim, **head_args)
+        model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)
     size = net.input_size
     model.preprocessing = Preprocessing(resize=round(size * 8 / 7), crop=size, mean=net.mean, std=net.std)
     model.config = {
@@ -275,39 +278,43 @@ def _check(backbone: Any, head: Any, num_classes: Any, dim: Any, fusion: Any, hi
     for name, value in (("backbone", backbone), ("head", head)):
         if not isinstance(value, str):
             raise ZooError(f"{name} must be a name, got {value!r}")
-    _require_whole("num_classes", num_classes)
-    if dim is not None and dim != "auto" and not _is_whole(dim) and not _are_whole(dim, least=1):
-        raise ZooError(f"dim must be a positive number of channels, a list of such, null or 'auto', got {dim!r}")
+    _check_classes(num_classes)
+    if dim is not None and dim != "auto" and not _are_sizes([dim] if isinstance(dim, int) else dim, least=1):
+        raise ZooError(
+            f"dim must be a positive number of channels, a list of such, null or 'auto', got {repr(dim)[:100]} "
+            f"(limits: {CHANNELS:,} channels, {LAYERS} in a list)"
+        )
     if fusion is not None and fusion not in FUSIONS:
         raise unknown_name("fusion", str(fusion), FUSIONS)
-    if not _are_whole(hidden, least=0):
-        raise ZooError(f"hidden must be a list of positive sizes, got {hidden!r}")
+    if not _are_sizes(hidden, least=0):
+        raise ZooError(
+            f"hidden must be a list of positive sizes, got {repr(hidden)[:100]} "
+            f"(limits: {LAYERS} layers of at most {CHANNELS:,})"
+        )
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
         raise ZooError(f"dropout must be a number between 0 and 1, got {dropout!r}")
 
 
 def _check_backbone_args(value: Any) -> dict[str, Any]:
     arguments = _mapping("backbone_args", value)
-    if files := FILES & set(arguments):
+    if files := sorted(filter(reads_files, arguments)):
         raise ZooError(
-            f"backbone argument {min(files)!r} would read other files; use pretrained_backbone or backbone_weights"
+            f"backbone argument {files[0]!r} would read other files; use pretrained_backbone or backbone_weights"
         )
     if ours := set(inspect.signature(create_backbone).parameters) & set(arguments):
         raise ZooError(f"backbone_args must be arguments of the backbone's constructor, got {min(ours)!r}")
     return arguments
 
 
-def _require_whole(name: str, value: Any) -> None:
-    if not _is_whole(value):
-        raise ZooError(f"{name} must be a whole number of at least 1, got {value!r}")
+def _check_classes(value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= CLASSES:
+        raise ZooError(f"num_classes must be a whole number of at least 1, got {value!r} (limit: {CLASSES:,})")
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _are_whole(values: Any, least: int) -> bool:
-    return isinstance(values, list | tuple) and len(values) >= least and all(map(_is_whole, values))
+def _are_sizes(values: Any, least: int) -> bool:
+    if not isinstance(values, list | tuple) or not least <= len(values) <= LAYERS:
+        return False
+    return all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= CHANNELS for v in values)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

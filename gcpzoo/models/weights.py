@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,39 @@ def open_file(path: str | Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if (compressed := _compressed(path)) is not None:
+            raise ValueError(f"{compressed!r} in it is compressed, as PyTorch never does")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, torch, zipfile and pickle raise errors without a common class
         raise ZooError(
             f"{str(path)!r} cannot be read as weights: {_reason(path, error)}; "
             "expected safetensors, or a PyTorch file of tensors only"
         ) from error
+
+
+def _compressed(path: Path) -> str | None:
+    """Name a part of a PyTorch file that is compressed: a small file could fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as file:
+        return next((i.filename for i in file.infolist() if i.file_size > i.compress_size), None)
+
+
+def check_tensor(name: str, value: Any, where: str) -> None:
+    """Refuse what is no dense tensor in memory, or claims more values than are stored for it.
+
+    Raises:
+        ZooError: naming the tensor.
+
+    >>> check_tensor("weight", torch.zeros(1).expand(10**6, 10**6), "net.ckpt")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: net.ckpt: 'weight' must be a dense tensor with all its values, got ...
+    """
+    dense = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    if dense and not value.is_quantized and value.numel() * value.element_size() <= value.untyped_storage().nbytes():
+        return
+    kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ZooError(f"{where}: {name!r} must be a dense tensor with all its values, got {kind}")
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -82,9 +110,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     named = dict(state) if isinstance(state, Mapping) else {}
-    tensors = {re.sub(r"^module\.", "", k): v for k, v in named.items() if isinstance(v, Tensor)}
+    tensors = {re.sub(r"^module\.", "", k): v for k, v in named.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise ZooError(f"{str(path)!r} holds no tensors")
+    for key, value in tensors.items():
+        check_tensor(key, value, str(path))
     return tensors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.surgery import find_modules
+from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_ranges
 from gcpzoo.training.finite_guard import FiniteGuard
@@ -321,9 +323,17 @@ class ClassificationTask(L.LightningModule):
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]
         """Load a run's ``.ckpt`` file of either format; see Lightning for the keyword arguments."""
-        stored = upgrade_hyper_parameters(read_run_checkpoint(checkpoint_path).hyper_parameters)
-        stored = {k: v for k, v in stored.items() if k not in START_OPTIONS}  # the weights are in the file
-        return super().load_from_checkpoint(checkpoint_path, **{"weights_only": True, **stored, **kwargs})
+        run, parameters = read_run_checkpoint(checkpoint_path), inspect.signature(cls).parameters
+        stored = upgrade_hyper_parameters(run.hyper_parameters)
+        stored |= {key: parameters[key].default for key in START_OPTIONS if key in parameters}  # the weights are here
+        run.check_arguments({**stored, **{k: v for k, v in kwargs.items() if k in stored}}, parameters)
+        buffer = io.BytesIO()  # Lightning reads the file again; it gets these hyper-parameters, not the file's own
+        torch.save({**open_file(checkpoint_path), "hyper_parameters": stored}, buffer)
+        buffer.seek(0)
+        try:
+            return super().load_from_checkpoint(buffer, **{"weights_only": True, **kwargs})
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ZooError(f"{checkpoint_path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def default_network() -> dict[str, Any]:

@@ -30,7 +30,7 @@ Cli = Callable[..., tuple[int, str, str]]
         (["--config", "absent.yaml"], "unknown config file 'absent.yaml'"),
         (["--ckpt_path", "absent.ckpt"], "no checkpoint 'absent.ckpt'"),
         (["--ckpt_path", "last"], "no checkpoint 'last'; give the file"),
-        (["--model.dim", "99999999999999"], "out of memory (for 25599999999999744 bytes more)"),
+        (["--model.dim", "99999999999999"], "limits: 65,536 channels, 16 in a list"),
         (["--model.cutmix_alpha", "1e-300"], "cutmix_alpha must be 0 or at least 0.001"),
         (["--model.optimizer.lrr", "1"], "did you mean model.optimizer.lr"),
         (["--seed_everything", "-5"], "-5 is not in bounds"),

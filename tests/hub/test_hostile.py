@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import struct
+import time
+import zipfile
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from standin import Hub
 import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import publish
+from gcpzoo.hub.run_checkpoint import describe_run
+from gcpzoo.training import ClassificationTask
 
 
 class Evil:
@@ -39,12 +43,69 @@ class TestHostile:
             {"num_classes": -1},
             {"num_classes": "many"},
             {"blocks": {"os": {}}},
+            {"backbone": "timm:resnet18", "until": None, "backbone_args": {"pretrained": True}},
+            {"backbone": "timm:resnet18", "until": None, "backbone_args": {"pretrained_cfg": {"file": "/etc/passwd"}}},
+            {"backbone": "timm:hf-hub:owner/evil", "until": None},
+            {"pretrained_backbone": True},
+            {"backbone_weights": "/etc/passwd"},
         ],
     )
     def test_a_configuration_only_chooses_among_what_there_is(self, checkpoint, model):
         edit(checkpoint, model=model)
         with pytest.raises(ZooError):
             gcpzoo.load(checkpoint)
+
+    @pytest.mark.parametrize(
+        ("model", "words"),
+        [
+            ({"dim": [8] * 200_000}, "limits: 65,536 channels, 16 in a list"),
+            ({"hidden": [4] * 10**5}, "16 layers"),
+            ({"hidden": [10**9]}, "16 layers"),
+            ({"num_classes": 10**9}, "limit: 1,000,000"),
+            ({"head_args": {"iterations": 10**9}}, "iterations must be at most 1000"),
+            ({"head": "cbp", "head_args": {"sketch_dim": 10**9}}, "sketch_dim must be at most"),
+            ({"backbone": "timm:test_vit", "until": None, "backbone_args": {"depth": 10**6}}, "5,000 modules"),
+            ({"backbone": "timm:test_vit", "until": None, "backbone_args": {"embed_dim": 10**12}}, "parameters"),
+            ({"backbone": "vit_b_16", "until": None, "backbone_args": {"image_size": 16 * 10**6}}, "parameters"),
+            ({"dim": 2**70}, "whole numbers of at most"),
+        ],
+    )
+    def test_absurd_sizes_are_refused_at_once(self, checkpoint, model, words):
+        edit(checkpoint, model=model)
+        start = time.monotonic()
+        with pytest.raises(ZooError, match=words):
+            gcpzoo.load(checkpoint)
+        assert time.monotonic() - start < 20  # seconds, on a busy machine; to build them takes minutes or the memory
+
+    def test_a_tensor_that_claims_more_than_is_stored_is_refused(self, small, tmp_path):
+        state = {f"model.{k}": v for k, v in small.state_dict().items()}
+        state["model.classifier.bias"] = torch.zeros(1).expand(10**12)
+        torch.save({"state_dict": state, "gcpzoo": describe_run(small, None)}, tmp_path / "last.ckpt")
+        with pytest.raises(ZooError, match="'classifier.bias' must be a dense tensor with all its values"):
+            gcpzoo.load(tmp_path / "last.ckpt")
+
+    def test_a_compressed_checkpoint_is_not_unpacked(self, small, tmp_path):
+        torch.save({"state_dict": {}, "gcpzoo": describe_run(small, None), "zeros": torch.zeros(10**6)}, tmp_path / "a")
+        with zipfile.ZipFile(tmp_path / "a") as plain, zipfile.ZipFile(tmp_path / "b.ckpt", "w") as packed:
+            for name in plain.namelist():
+                packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+        with pytest.raises(ZooError, match="is compressed, as PyTorch never does"):
+            gcpzoo.load(tmp_path / "b.ckpt")
+
+    def test_hyper_parameters_of_a_checkpoint_name_no_other_weights(self, small, tmp_path):
+        task = ClassificationTask(3, backbone="resnet18", head="isqrt", dim=8, until="layer1")
+        state = {f"model.{k}": v for k, v in small.state_dict().items()}
+        other = {"checkpoint": "hf-hub:owner/evil", "backbone_weights": "/etc/passwd", "pretrained_backbone": True}
+        content = {"state_dict": state, "gcpzoo": describe_run(small, None), "pytorch-lightning_version": "2.6.6"}
+        torch.save({**content, "hyper_parameters": {**task.hparams, **other}}, tmp_path / "last.ckpt")
+        loaded = ClassificationTask.load_from_checkpoint(tmp_path / "last.ckpt")
+        assert loaded.start is None
+        torch.save({**content, "hyper_parameters": {**task.hparams, "dim": 60_000}}, tmp_path / "last.ckpt")
+        with pytest.raises(ZooError, match="its tensors do not fit its configuration"):
+            ClassificationTask.load_from_checkpoint(tmp_path / "last.ckpt")
+        torch.save({**content, "hyper_parameters": {**task.hparams, "evil": 1}}, tmp_path / "last.ckpt")
+        with pytest.raises(ZooError, match="unknown hyper-parameter of the checkpoint 'evil'"):
+            ClassificationTask.load_from_checkpoint(tmp_path / "last.ckpt")
 
     def test_a_pickle_under_another_name_is_not_opened(self, checkpoint, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
@@ -98,7 +159,7 @@ class TestHostile:
     @pytest.mark.parametrize("arguments", [[1], "width", 3])
     def test_arguments_of_the_backbone_are_a_mapping(self, checkpoint, arguments):
         edit(checkpoint, model={"backbone_args": arguments})
-        with pytest.raises(ZooError, match="backbone_args must be a mapping, got"):
+        with pytest.raises(ZooError, match="backbone_args must be a mapping from names to values, got"):
             gcpzoo.load(checkpoint)
 
     @pytest.mark.parametrize("names", [["one"], "abc", [1, 2, 3], {"0": "a"}])

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.errors import unknown_name
 from gcpzoo.hub.convert import SOURCES, TRIANGLES
 from gcpzoo.hub.records import Record
 
@@ -75,8 +75,5 @@ def convert(
     names = "imagenet1k" if config["num_classes"] == 1000 else None
     set_classes(model, record.class_names if record else names, where=f"{file}")
     model.record = None
-    try:
-        save_local(model, output, about)
-    except OSError as error:
-        raise ZooError(f"{output} cannot be written: {error}") from error
+    save_local(model, output, about)
     return model
