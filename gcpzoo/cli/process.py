@@ -6,17 +6,18 @@ import os
 
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 SPIN_COUNT = "1000"
+SHARE_THREADS = "GCPZOO_SHARE_THREADS"  # gcpzoo.functional.threads, which loads torch
 
 
 def set_up_process() -> None:
-    """Have OpenMP's threads spin for microseconds at a barrier and then sleep, unless the user has said how they wait.
+    """Set how OpenMP's threads wait, and share factorizations among threads, where the user has not set it.
 
-    While they spin, as long as 15 ms, they keep the core from the thread they wait for as soon as other programs use
-    the cores (``benchmarks/busy.py``). The runtime reads the variable when torch is loaded; processes started from
-    this one inherit it.
+    Threads that spin at a barrier, as long as 15 ms, keep the core from the thread they wait for as soon as other
+    programs use the cores; these spin for microseconds and then sleep. What it saves: ``benchmarks/busy.py``. The
+    runtime reads its variable when torch is loaded; processes started from this one inherit both.
 
     >>> from unittest.mock import patch
-    >>> with patch.dict(os.environ, OMP_WAIT_POLICY="active"):
+    >>> with patch.dict(os.environ, OMP_WAIT_POLICY="active", GCPZOO_SHARE_THREADS="0"):
     ...     before = dict(os.environ)
     ...     set_up_process()
     ...     os.environ == before
@@ -24,3 +25,4 @@ def set_up_process() -> None:
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    os.environ.setdefault(SHARE_THREADS, "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gcpzoo.cli.process import WAITING, set_up_process
+from gcpzoo.cli.process import SHARE_THREADS, WAITING, set_up_process
 
 ROOT = Path(__file__).parents[2]
 FUNCTION = "import sys; from gcpzoo.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -45,14 +45,25 @@ def test_the_setting_of_a_user_wins(chosen: dict[str, str], shown: str) -> None:
     assert shown in settings("module", **chosen)
 
 
-def test_processes_of_a_command_inherit_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in WAITING:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that what follows is undone
-    monkeypatch.delenv("GOMP_SPINCOUNT")
+def test_processes_of_a_command_inherit_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*WAITING, SHARE_THREADS):
+        monkeypatch.setenv(name, "")  # so that what follows is undone
+        monkeypatch.delenv(name)
     set_up_process()
-    code = "import os; print(os.environ['GOMP_SPINCOUNT'])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1000"
+    code = "import os; print(os.environ['GOMP_SPINCOUNT'], os.environ['GCPZOO_SHARE_THREADS'])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1000", "1"]
+
+
+def test_the_switch_of_the_command_line_is_that_of_the_library() -> None:
+    from gcpzoo.functional.threads import SWITCH
+
+    assert SWITCH == SHARE_THREADS
+
+
+def test_a_user_keeps_the_threads_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARE_THREADS, "0")
+    set_up_process()
+    assert os.environ[SHARE_THREADS] == "0"
 
 
 def test_importing_the_package_changes_no_setting() -> None:
