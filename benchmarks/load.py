@@ -97,6 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(temporary)
         generate(folder / "training" / "train", args.steps * args.batch)
+        generate(folder / "training" / "test", CLASSES)  # gcpzoo fit ends with a test
         generate(folder / "evaluation" / "test", args.images)
         run = folder / "run"
         fit = ["fit", *DATA, "--data.root", f"{folder}/training", "--data.val_fraction", "0", *NETWORK, *OPTIMIZER]
