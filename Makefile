@@ -33,10 +33,12 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/heads.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/input_pipeline.py
-	$(BIN)/python benchmarks/training_step.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/busy.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/triton_newton_schulz.py
 	$(BIN)/python benchmarks/report.py
 
