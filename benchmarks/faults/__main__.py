@@ -34,27 +34,30 @@ RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 FUZZ_CASES = 2100
 
 
-def tasks(reference: Path, scratch: Path, share: float) -> list[Callable[[], Iterable[Fault]]]:
+Task = Callable[[], Iterable[Fault]]
+
+
+def tasks(reference: Path, scratch: Path, share: float) -> list[tuple[str, Task]]:
     """List what is injected; two of these run side by side."""
 
     def n(count: int) -> int:
         return max(1, round(share * count))
 
-    def kills(kind: str, sign: int, count: int, seed: int) -> Callable[[], Iterable[Fault]]:
-        return lambda: killed_runs(kind, sign, n(count), reference, scratch, seed)
+    def kills(kind: str, sign: int, count: int, seed: int) -> tuple[str, Task]:
+        return "kill", lambda: killed_runs(kind, sign, n(count), reference, scratch, seed)
 
     return [
         *[kills("SIGKILL in a training", signal.SIGKILL, 10, seed) for seed in range(5)],
         *[kills("SIGTERM in a training", signal.SIGTERM, 8, seed) for seed in range(2)],
         kills("Ctrl-C in a training", signal.SIGINT, 8, 0),
-        lambda: full_disks(reference, scratch),
-        lambda: damaged_checkpoints(reference, scratch, n(15), 0),
-        lambda: killed_pairs(scratch, n(6), 0),
-        lambda: damaged_images(scratch, n(60), 0),
-        lambda: dirty_folders(scratch),
-        lambda: bad_options(reference, scratch),
-        lambda: bad_files(reference, scratch, 0),
-        lambda: not_finite(scratch),
+        ("disk", lambda: full_disks(reference, scratch)),
+        ("checkpoint damaged", lambda: damaged_checkpoints(reference, scratch, n(15), 0)),
+        ("pair", lambda: killed_pairs(scratch, n(6), 0)),
+        ("images damaged", lambda: damaged_images(scratch, n(60), 0)),
+        ("folders", lambda: dirty_folders(scratch)),
+        ("options", lambda: bad_options(reference, scratch)),
+        ("files", lambda: bad_files(reference, scratch, 0)),
+        ("not finite", lambda: not_finite(scratch)),
     ]
 
 
@@ -112,7 +115,8 @@ Written by `make faults`; do not edit. {injected} faults and the fuzzed files, i
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the faults")
+    parser.add_argument("--only", default="", help="part of the name of a group: kill, disk, damaged, pair, …")
     options = parser.parse_args()
     start = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="gcpzoo-faults-"))
@@ -124,13 +128,15 @@ def main() -> int:
             sys.exit(f"the run without a fault fails:\n{outcome.text}")
         faults: list[Fault] = []
         with ThreadPoolExecutor(2) as pool:
-            for found in pool.map(lambda task: list(task()), tasks(reference, scratch, options.share)):
+            chosen = [task for name, task in tasks(reference, scratch, options.share) if options.only in name]
+            for found in pool.map(lambda task: list(task()), chosen):
                 faults += found
                 print(table(found).splitlines()[-1], flush=True)
                 for fault in found:
                     if fault.lost:
                         print(f"   {fault.what}: {fault.lost}", flush=True)
-        faults.append(fuzz(options.share))
+        if options.only in "fuzz":
+            faults.append(fuzz(options.share))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     import torch
@@ -145,7 +151,7 @@ def main() -> int:
         "minutes": (time.monotonic() - start) / 60,
         "faults": [vars(fault) for fault in faults],
     }
-    if options.share == 1:
+    if options.share == 1 and not options.only:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         PAGE.write_text(page(results))
     print(table(faults))

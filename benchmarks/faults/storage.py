@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import shutil
@@ -97,7 +96,7 @@ def damaged_checkpoints(reference: Path, scratch: Path, count: int, seed: int) -
     for name in ("config.yaml", "metrics.json", "checkpoints/last.ckpt", "checkpoints/former.ckpt", "metrics.csv"):
         folder = scratch / "removed"
         shutil.copytree(stopped, folder)
-        os.remove(folder / name)
+        (folder / name).unlink(missing_ok=True)
         outcome = run(*FIT, "--output", folder, "--resume", watch=last(folder))
         if name == "config.yaml":
             lost = verdict(outcome, 2, "config.yaml is missing")
