@@ -76,6 +76,6 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
 
 def assert_same_results(one: Path, other: Path) -> None:
     """Compare all of the last checkpoints, and ``metrics.json`` but for its times."""
-    assert not list(differences(read_checkpoint(one), read_checkpoint(other)))
+    assert list(differences(read_checkpoint(one), read_checkpoint(other))) == []
     reports = [json.loads((run / "metrics.json").read_text()) for run in (one, other)]
-    assert not list(differences(*reports))
+    assert list(differences(*reports)) == []

@@ -26,7 +26,7 @@ from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_ranges
 from gcpzoo.training.finite_guard import FiniteGuard
-from gcpzoo.training.metrics import MeanClassAccuracy
+from gcpzoo.training.metrics import MeanClassAccuracy, gather_sums, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
 from gcpzoo.training.schedules import ScheduleConfig
@@ -301,24 +301,17 @@ class ClassificationTask(L.LightningModule):
         return self(x).softmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the network, and the epoch's means so far over all processes.
+        """Add what rebuilds the network, and the epoch's means so far.
 
         Raises:
             ZooError: if a tensor is not finite; nothing is written then.
         """
         check_finite(checkpoint)
         checkpoint[KEY] = describe_run(self.model, self.start)
-        checkpoint[METRICS] = {}
-        for name, metric in self._train_metrics().items():
-            with metric.sync_context():
-                checkpoint[METRICS][name] = {k: torch.as_tensor(v).clone() for k, v in metric.metric_state.items()}
+        checkpoint[METRICS] = gather_sums(self._train_metrics())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.global_rank:
-            return  # the means of all processes go on in one of them
-        for name, state in checkpoint.get(METRICS, {}).items():
-            for key, value in state.items():
-                setattr(self._train_metrics()[name], key, value.to(self.device))
+        restore_sums(self._train_metrics(), checkpoint.get(METRICS, {}))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]
