@@ -132,6 +132,8 @@ class ClassificationTask(L.LightningModule):
         self.loss = self.configure_loss()
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
+        # of an evaluation; Lightning's own mean over processes rounds their mean number of images down
+        self.loss_of_images = MeanMetric(nan_strategy="disable")
         self.val_metrics = self.configure_metrics("val/")
         self.test_metrics = self.configure_metrics("test/")
         self.test_metrics.add_metrics({"confusion": MulticlassConfusionMatrix(self.model.num_classes)})
@@ -269,8 +271,8 @@ class ClassificationTask(L.LightningModule):
         x, y = batch
         logits = self(x)
         metrics.update(logits, y)
-        loss = nn.functional.cross_entropy(logits, y)
-        self.log(f"{name}/loss", loss, on_epoch=True, batch_size=len(y), add_dataloader_idx=False, sync_dist=True)
+        self.loss_of_images.update(nn.functional.cross_entropy(logits, y), weight=len(y))
+        self.log(f"{name}/loss", self.loss_of_images, on_epoch=True, add_dataloader_idx=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics, "val")
