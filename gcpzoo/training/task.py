@@ -29,12 +29,12 @@ from gcpzoo.training.finite_guard import FiniteGuard
 from gcpzoo.training.metrics import MeanClassAccuracy, gather_sums, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
-from gcpzoo.training.schedules import ScheduleConfig
+from gcpzoo.training.schedules import ScheduleConfig, follow
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 Batch = tuple[Tensor, Tensor]
-METRICS = "gcpzoo_train_metrics"
-"""Where a checkpoint keeps the means of the epoch that it is from."""
+METRICS, COURSE = "gcpzoo_train_metrics", "gcpzoo_course"
+"""Where a checkpoint keeps the means of the epoch that it is from, and its schedule's epochs and steps of an epoch."""
 
 
 class ClassificationTask(L.LightningModule):
@@ -128,6 +128,7 @@ class ClassificationTask(L.LightningModule):
             module.requires_grad_(False)
         self._save(arguments)
         self._prepare(recompute_head, compile_model)
+        self.former_course: list[int] | None = None
         self.mix = self.configure_mix()
         self.loss = self.configure_loss()
         self.train_loss = MeanMetric()
@@ -183,7 +184,8 @@ class ClassificationTask(L.LightningModule):
         optimizer = self.optimizer_config.create(self.model, fused=self.trainer.precision != "16-mixed")
         epochs, steps = self._length()
         interval = self.schedule_config.interval
-        scheduler = self.schedule_config.create(optimizer, epochs, steps if interval == "step" else 1)
+        self.course = [epochs, steps if interval == "step" else 1]
+        scheduler = self.schedule_config.create(optimizer, *self.course)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -222,11 +224,12 @@ class ClassificationTask(L.LightningModule):
         self.model.preprocessing = getattr(data, "preprocessing", None)
 
     def on_train_start(self) -> None:
-        for module in self.frozen:  # also where a training goes on in the middle of an epoch
-            module.eval()
+        if self.former_course not in (None, self.course):  # resumed with another number of epochs
+            follow(self.trainer.lr_scheduler_configs[0].scheduler, self.schedule_config, *self.course)
+        nn.ModuleList(self.frozen).eval()  # also where a training goes on in the middle of an epoch
 
     def on_train_epoch_start(self) -> None:
-        self.on_train_start()
+        nn.ModuleList(self.frozen).eval()
         for metric in self._train_metrics().values():
             metric.reset()
 
@@ -304,9 +307,11 @@ class ClassificationTask(L.LightningModule):
         """
         check_finite(checkpoint)
         checkpoint[KEY] = describe_run(self.model, self.start)
+        checkpoint[COURSE] = getattr(self, "course", None)
         checkpoint[METRICS] = gather_sums(self._train_metrics())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.former_course = checkpoint.get(COURSE)
         restore_sums(self._train_metrics(), checkpoint.get(METRICS, {}))
 
     @classmethod

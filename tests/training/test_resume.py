@@ -199,6 +199,30 @@ def test_length_and_output_may_change(whole: SimpleNamespace, left: Path, cli: C
     assert moments.seen[-1] == (2, 8)
 
 
+@pytest.mark.parametrize(("schedule", "interval"), [("cosine", "epoch"), ("polynomial", "step")])
+def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(
+    schedule: str, interval: str, plain: list[str], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs end at a rate of zero, from which a cosine would rise again and a product never."""
+    rates: list[float] = []
+    monkeypatch.setattr(
+        RunReport,
+        "on_train_batch_start",
+        lambda self, trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"]),
+    )
+    fit = [
+        *plain, "--model.schedule.name", schedule, "--model.schedule.interval", interval, "--evaluate", "false",
+        "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "0",
+    ]  # fmt: skip
+    assert cli(*fit, "--trainer.max_epochs", 5, "--output", "whole")[0] == 0
+    whole = rates[:]
+    assert cli(*fit, "--output", "run")[0] == 0
+    rates.clear()
+    code, _, err = cli(*fit, "--trainer.max_epochs", 5, "--output", "run", "--resume")
+    assert code == 0, err
+    assert rates == pytest.approx(whole[4:], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("command", "options"),
     [("fit", []), ("fit", ["--output", "run", "--ckpt_path", __file__]), ("test", ["--output", "run"])],
