@@ -133,7 +133,7 @@ class ClassificationTask(L.LightningModule):
         self.loss = self.configure_loss()
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
-        # of an evaluation; Lightning's own mean over processes rounds their mean number of images down
+        # Lightning's own mean over processes rounds their mean number of images down; "disable" keeps NaN, takes no weights
         self.loss_of_images = MeanMetric(nan_strategy="disable")
         self.val_metrics = self.configure_metrics("val/")
         self.test_metrics = self.configure_metrics("test/")
@@ -274,7 +274,7 @@ class ClassificationTask(L.LightningModule):
         x, y = batch
         logits = self(x)
         metrics.update(logits, y)
-        self.loss_of_images.update(nn.functional.cross_entropy(logits, y), weight=len(y))
+        self.loss_of_images.update(nn.functional.cross_entropy(logits, y, reduction="none"))
         self.log(f"{name}/loss", self.loss_of_images, on_epoch=True, add_dataloader_idx=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
