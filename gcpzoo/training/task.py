@@ -133,7 +133,7 @@ class ClassificationTask(L.LightningModule):
         self.loss = self.configure_loss()
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
-        # Lightning's own mean over processes rounds their mean number of images down; "disable" keeps NaN, takes no weights
+        # Lightning's own mean over processes rounds their mean number of images down; "disable" keeps NaN, not weights
         self.loss_of_images = MeanMetric(nan_strategy="disable")
         self.val_metrics = self.configure_metrics("val/")
         self.test_metrics = self.configure_metrics("test/")
