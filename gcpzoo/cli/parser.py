@@ -23,7 +23,18 @@ from gcpzoo.heads import head_arguments, list_heads
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.training import ClassificationTask, OptimizerConfig, ScheduleConfig
 
-TOP_OPTIONS = ("config", "output", "evaluate", "seed_everything", "ckpt_path", "print_config", "help", "model", "data")
+TOP_OPTIONS = (
+    "config",
+    "output",
+    "evaluate",
+    "resume",
+    "seed_everything",
+    "ckpt_path",
+    "print_config",
+    "help",
+    "model",
+    "data",
+)
 CLASS_PROBLEM = r"Parser key \"([\w.]+)\":(?:.*?)\n( *)- Problem with given class_path '([^']+)':\s+(.*?)(?=\n\2- |\Z)"
 """Groups: option, indentation, class, and the message about it, which ends where the next item of the list begins."""
 UNKNOWN_OPTION = (

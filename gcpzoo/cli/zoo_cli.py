@@ -65,7 +65,7 @@ class ZooCLI(LightningCLI):
     """
 
     run_checkpoint: RunCheckpoint | None = None
-    trained = False
+    trained = finished = False
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         data_modules()  # the parser knows those that are imported by their short names
@@ -117,11 +117,13 @@ class ZooCLI(LightningCLI):
             raise ZooError("--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path")
         folder = Path(config.output)
         self.ckpt_path = str(find_checkpoint(folder) or "") or None
-        if self.ckpt_path:
+        if self.ckpt_path or (folder / CONFIG).is_file() or (folder / "metrics.json").is_file():
             asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
             check_same(folder, asked)
             self.save_config_kwargs = {"asked": config.clone()}
+        if self.ckpt_path:
             self.trained = is_trained(Path(self.ckpt_path), config.trainer)
+            self.finished = self.trained and is_finished(folder, Path(self.ckpt_path), config.evaluate)
 
     def _restore_network(self, path: str, model: Namespace) -> None:
         """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters.
@@ -171,7 +173,8 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
         if config.get("logger") in (None, True):
-            rank_zero_only(set_former_log_aside)(self.output)
+            if not self.finished:
+                rank_zero_only(set_former_log_aside)(self.output)
             loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
         callbacks = _listed(config.get("callbacks"))
@@ -237,7 +240,7 @@ class ZooCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; a run whose training has ended already only lacks its evaluation, or nothing."""
         evaluate = self.config[self.subcommand].evaluate
-        if self.trained and is_finished(self.output, Path(self.ckpt_path or ""), evaluate):
+        if self.finished:
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)

@@ -24,7 +24,7 @@ from gcpzoo.data.loading import (
     load,
     run_seed,
 )
-from gcpzoo.data.screening import Index, ScreenedDataModule, refuse_shared_files
+from gcpzoo.data.screening import Index, ScreenedDataModule, check_labels, refuse_shared_files
 from gcpzoo.data.splits import hold_out
 from gcpzoo.data.transforms import Augment, output_size
 from gcpzoo.errors import ZooError, unknown_name
@@ -141,6 +141,7 @@ class ImageDataModule(ScreenedDataModule):
     def _index(self) -> Index:
         index = self.index()
         check_class_names(index.class_names, self.name)
+        check_labels(index, self.name)
         if self.root is not None:
             refuse_shared_files(index.splits, str(self.root))
         return index

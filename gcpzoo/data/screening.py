@@ -167,6 +167,27 @@ def from_first_process(find: Callable[[], T]) -> T:
     return found
 
 
+def check_labels(index: Index, name: str) -> None:
+    """Refuse labels that are no class.
+
+    Raises:
+        ZooError: if there is one; the message names the image.
+
+    >>> check_labels(Index(["cat", "dog"], {"train": [("1.png", 0), ("2.png", 2)]}), "ImageFolder")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: ImageFolder: labels must be between 0 and 1, got 2 for 2.png (train); correct the list ...
+    """
+    classes = range(len(index.class_names))
+    for split, samples in index.splits.items():
+        for i, (image, label) in enumerate(samples):
+            if label not in classes:
+                which = image if isinstance(image, str) else f"image {i}"
+                raise ZooError(
+                    f"{name}: labels must be between 0 and {len(classes) - 1}, got {label} for {which} ({split}); "
+                    "correct the list of labels"
+                )
+
+
 def refuse_shared_files(splits: Mapping[str, Sequence[tuple[Any, int]]], root: str) -> None:
     """Refuse splits that share a file, by links or by name: figures measured on training images are worthless.
 

@@ -171,8 +171,8 @@ class RunCheckpoints(Checkpoint):
         """Say whether a training could go on from here: no gradients are half gathered, no validation follows."""
         done, last = batch_idx + 1, trainer.num_training_batches
         interval = trainer.val_check_batch or last
-        total = trainer.fit_loop.total_batch_idx + 1
-        validates = done % interval == 0 or total % interval == 0
+        counted = done if trainer.check_val_every_n_epoch else trainer.fit_loop.total_batch_idx + 1
+        validates = counted % interval == 0
         return done < last and done % trainer.accumulate_grad_batches == 0 and not validates
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from torch.optim import Optimizer, lr_scheduler
+import torch
+from torch.optim import SGD, Optimizer, lr_scheduler
 
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.training.checks import check_ranges
@@ -132,6 +133,28 @@ class WarmUp(lr_scheduler.SequentialLR):
     def state_dict(self) -> dict[str, Any]:
         """Return PyTorch's state, without the parts, which it holds already."""
         return {k: v for k, v in super().state_dict().items() if k != "parts"}
+
+
+def follow(scheduler: lr_scheduler.LRScheduler, config: ScheduleConfig, epochs: int, steps_per_epoch: int = 1) -> None:
+    """Move the schedule of a resumed training onto the course of another length, at the step where it is.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> schedule = ScheduleConfig("cosine").create(optimizer, epochs=2)
+    >>> optimizer.step(); schedule.step()
+    >>> follow(schedule, ScheduleConfig("cosine"), epochs=4)
+    >>> round(optimizer.param_groups[0]["lr"], 4)  # cos² of π/8, not of π/4
+    0.8536
+    """
+    groups = scheduler.optimizer.param_groups
+    stand_in = SGD([{"params": [torch.zeros(1)], "lr": float(group["initial_lr"])} for group in groups])
+    course = config.create(stand_in, epochs, steps_per_epoch)
+    for _ in range(scheduler.last_epoch):
+        stand_in.step()
+        course.step()
+    scheduler.load_state_dict(course.state_dict())
+    for group, other in zip(groups, stand_in.param_groups):
+        group["lr"] = other["lr"]
 
 
 def scale_rates(optimizer: Optimizer, scheduler: lr_scheduler.LRScheduler, factor: float) -> None:

@@ -39,7 +39,16 @@ class StagedUnfreezing(Callback):
         if 0 < (trainer.max_epochs or -1) <= self.unfreeze_at and not trainer.fast_dev_run:
             raise ZooError(f"unfreeze_at must be less than the {trainer.max_epochs} epochs, got {self.unfreeze_at}")
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Freeze here too: a training that goes on in the middle of an epoch does not start that epoch again."""
+        self._freeze(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._freeze(trainer, pl_module)
+        if trainer.current_epoch == self.unfreeze_at:
+            scale_rates(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self.lr_factor)
+
+    def _freeze(self, trainer: Any, pl_module: Any) -> None:
         frozen = trainer.current_epoch < self.unfreeze_at
         backbone = pl_module.model.backbone
         if trainer.world_size == 1:
@@ -47,8 +56,6 @@ class StagedUnfreezing(Callback):
         backbone.train(not frozen)
         for module in pl_module.frozen:
             module.requires_grad_(False).eval()
-        if trainer.current_epoch == self.unfreeze_at:
-            scale_rates(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler, self.lr_factor)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if trainer.world_size > 1 and trainer.current_epoch < self.unfreeze_at:

@@ -26,15 +26,15 @@ from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_labels, check_ranges
 from gcpzoo.training.finite_guard import FiniteGuard
-from gcpzoo.training.metrics import MeanClassAccuracy
+from gcpzoo.training.metrics import MeanClassAccuracy, gather_sums, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
-from gcpzoo.training.schedules import ScheduleConfig
+from gcpzoo.training.schedules import ScheduleConfig, follow
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 Batch = tuple[Tensor, Tensor]
-METRICS = "gcpzoo_train_metrics"
-"""Where a checkpoint keeps the means of the epoch that it is from."""
+METRICS, COURSE = "gcpzoo_train_metrics", "gcpzoo_course"
+"""Where a checkpoint keeps the means of the epoch that it is from, and its schedule's epochs and steps of an epoch."""
 
 
 class ClassificationTask(L.LightningModule):
@@ -128,10 +128,13 @@ class ClassificationTask(L.LightningModule):
             module.requires_grad_(False)
         self._save(arguments)
         self._prepare(recompute_head, compile_model)
+        self.former_course: list[int] | None = None
         self.mix = self.configure_mix()
         self.loss = self.configure_loss()
         self.train_loss = MeanMetric()
         self.train_top1 = MulticlassAccuracy(self.model.num_classes, average="micro")
+        # Lightning's own mean over processes rounds their mean number of images down; "disable" keeps NaN, not weights
+        self.loss_of_images = MeanMetric(nan_strategy="disable")
         self.val_metrics = self.configure_metrics("val/")
         self.test_metrics = self.configure_metrics("test/")
         self.test_metrics.add_metrics({"confusion": MulticlassConfusionMatrix(self.model.num_classes)})
@@ -181,7 +184,8 @@ class ClassificationTask(L.LightningModule):
         optimizer = self.optimizer_config.create(self.model, fused=self.trainer.precision != "16-mixed")
         epochs, steps = self._length()
         interval = self.schedule_config.interval
-        scheduler = self.schedule_config.create(optimizer, epochs, steps if interval == "step" else 1)
+        self.course = [epochs, steps if interval == "step" else 1]
+        scheduler = self.schedule_config.create(optimizer, *self.course)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -220,11 +224,12 @@ class ClassificationTask(L.LightningModule):
         self.model.preprocessing = getattr(data, "preprocessing", None)
 
     def on_train_start(self) -> None:
-        for module in self.frozen:  # also where a training goes on in the middle of an epoch
-            module.eval()
+        if self.former_course not in (None, self.course):  # resumed with another number of epochs
+            follow(self.trainer.lr_scheduler_configs[0].scheduler, self.schedule_config, *self.course)
+        nn.ModuleList(self.frozen).eval()  # also where a training goes on in the middle of an epoch
 
     def on_train_epoch_start(self) -> None:
-        self.on_train_start()
+        nn.ModuleList(self.frozen).eval()
         for metric in self._train_metrics().values():
             metric.reset()
 
@@ -269,8 +274,8 @@ class ClassificationTask(L.LightningModule):
         x, y = batch
         logits = self(x)
         metrics.update(logits, y)
-        loss = nn.functional.cross_entropy(logits, y)
-        self.log(f"{name}/loss", loss, on_epoch=True, batch_size=len(y), add_dataloader_idx=False, sync_dist=True)
+        self.loss_of_images.update(nn.functional.cross_entropy(logits, y, reduction="none"))
+        self.log(f"{name}/loss", self.loss_of_images, on_epoch=True, add_dataloader_idx=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics, "val")
@@ -295,24 +300,19 @@ class ClassificationTask(L.LightningModule):
         return self(x).softmax(1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the network, and the epoch's means so far over all processes.
+        """Add what rebuilds the network, and the epoch's means so far.
 
         Raises:
             ZooError: if a tensor is not finite; nothing is written then.
         """
         check_finite(checkpoint)
         checkpoint[KEY] = describe_run(self.model, self.start)
-        checkpoint[METRICS] = {}
-        for name, metric in self._train_metrics().items():
-            with metric.sync_context():
-                checkpoint[METRICS][name] = {k: torch.as_tensor(v).clone() for k, v in metric.metric_state.items()}
+        checkpoint[COURSE] = getattr(self, "course", None)
+        checkpoint[METRICS] = gather_sums(self._train_metrics())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.global_rank:
-            return  # the means of all processes go on in one of them
-        for name, state in checkpoint.get(METRICS, {}).items():
-            for key, value in state.items():
-                setattr(self._train_metrics()[name], key, value.to(self.device))
+        self.former_course = checkpoint.get(COURSE)
+        restore_sums(self._train_metrics(), checkpoint.get(METRICS, {}))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, **kwargs: Any) -> ClassificationTask:  # type: ignore[override]

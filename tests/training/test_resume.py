@@ -1,0 +1,343 @@
+"""A training that is stopped at any moment and resumed ends as the uninterrupted one, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from run_files import NINE_BATCHES, RANDOM, Moments, Place, assert_same_results, read_checkpoint
+
+from gcpzoo.cli.main import main
+from gcpzoo.training import RunCheckpoints, RunReport, checkpoints
+
+Cli = Callable[..., tuple[int, str, str]]
+STAGED = [
+    "--trainer.callbacks+=gcpzoo.training.StagedUnfreezing", "--trainer.callbacks.unfreeze_at=1",
+    "--trainer.callbacks.lr_factor=0.1",
+]  # fmt: skip
+HYBRID = ["--trainer.callbacks+=gcpzoo.training.HybridRoot", "--trainer.callbacks.epoch=1"]
+EARLY = [
+    "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/top1",
+    "--trainer.callbacks.mode=max", "--trainer.callbacks.min_delta=10", "--trainer.callbacks.patience=2",
+    "--trainer.max_epochs", "5",
+]  # fmt: skip
+
+
+@pytest.fixture
+def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
+    return Moments(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def plain(folder: Path) -> list[str]:
+    return ["fit", "--data", "ImageFolder", "--data.root", str(folder), *NINE_BATCHES]
+
+
+@pytest.fixture(scope="module")
+def whole(plain: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """An uninterrupted run with all that is random, and what it had written at some moments."""
+    run = tmp_path_factory.mktemp("whole") / "full"
+    with pytest.MonkeyPatch.context() as patch:
+        moments = Moments(patch)
+        left = {at: moments.copy(run, at) for at in ((0, 5), (1, 5), "test")}
+        assert main([*plain, *RANDOM, "--output", str(run)]) == 0
+        yield SimpleNamespace(run=run, left=left, seen=moments.seen, arguments=[*plain, *RANDOM])
+
+
+@pytest.fixture
+def left(whole: SimpleNamespace, tmp_path: Path) -> Path:
+    """The run as it was in the middle of the second epoch, as ``run`` in the current folder."""
+    shutil.copytree(whole.left[1, 5], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(("at", "first", "workers"), [((0, 5), (0, 4), 2), ((1, 5), (1, 4), 0)])
+def test_a_resumed_run_sees_the_same_random_images_whatever_the_workers(
+    at: Place, first: Place, workers: int, whole: SimpleNamespace, cli: Cli, moments: Moments, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.left[at], tmp_path / "run")
+    code, _, err = cli(*whole.arguments, "--data.workers", workers, "--output", "run", "--resume")
+    assert code == 0, err
+    assert moments.seen == whole.seen[whole.seen.index(first) :]
+    assert_same_results(whole.run, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "at", "first"),
+    [
+        (["--trainer.accumulate_grad_batches", "2", "--model.frozen", "[conv1, bn1]"], (1, 7), (1, 4)),
+        (["--trainer.val_check_interval", "0.6"], (0, 7), (0, 6)),
+        (["--trainer.limit_train_batches", "5", "--trainer.precision", "bf16-mixed"], (1, 4), (1, 4)),
+        (["--model.schedule.interval", "step", "--model.schedule.warmup_epochs", "1"], (0, 5), (0, 4)),
+        (STAGED, (0, 5), (0, 4)),
+        ([*STAGED, "--model.frozen", "[conv1, bn1]"], (1, 5), (1, 4)),
+        (HYBRID, (1, 4), (1, 4)),
+        (EARLY, (2, 3), (2, 2)),
+    ],
+)
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_the_uninterrupted_one(
+    options: list[str], at: Place, first: Place, cli: Cli, moments: Moments, plain: list[str], tmp_path: Path
+) -> None:
+    arguments = [*plain, "--evaluate", "false", *options, "--output"]
+    left = moments.copy(tmp_path / "full", at)
+    assert cli(*arguments, "full")[0] == 0
+    seen, moments.seen = moments.seen, []
+    code, _, err = cli(*arguments, left, "--resume")
+    assert code == 0, err
+    assert moments.seen == seen[seen.index(first) :]
+    assert_same_results(tmp_path / "full", left)
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on_exactly(whole: SimpleNamespace, cli: Cli, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gcpzoo.cli.main", *whole.arguments, "--output", "run"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "GCPZOO_"))}
+    path = str(Path(__file__).parents[2])
+    with subprocess.Popen(
+        command, env=environment | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while not (tmp_path / "run/checkpoints/last.ckpt").exists() and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+    assert process.returncode == -signal.SIGKILL
+    code, _, err = cli(*whole.arguments, "--output", "run", "--resume")
+    assert code == 0, err
+    assert_same_results(whole.run, tmp_path / "run")
+
+
+def test_a_run_stopped_before_its_test_evaluates_the_averaged_weights(
+    whole: SimpleNamespace, cli: Cli, moments: Moments, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.left["test"], tmp_path / "run")
+    assert cli(*whole.arguments, "--output", "run", "--resume")[0] == 0
+    assert moments.seen == []
+    assert_same_results(whole.run, tmp_path / "run")
+    for name, run in (("one", whole.run), ("other", tmp_path / "run")):
+        code, _, err = cli(
+            "predict", *whole.arguments[1:9], "--ckpt_path", run / "checkpoints/last.ckpt", "--output", name
+        )
+        assert code == 0, err
+    assert (tmp_path / "one/predictions.csv").read_text() == (tmp_path / "other/predictions.csv").read_text()
+
+
+def test_a_finished_run_is_left_as_it_is(whole: SimpleNamespace, cli: Cli) -> None:
+    def files() -> dict[Path, tuple[bytes, int]]:
+        return {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in whole.run.rglob("*") if f.is_file()}
+
+    before = files()
+    code, out, err = cli(*whole.arguments, "--output", whole.run, "--resume")
+    assert code == 0, err
+    assert f"the run in {whole.run} has finished: nothing to do" in out
+    assert files() == before
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_checkpoint_is_named_and_the_former_taken(
+    damage: Callable[[Path], None], whole: SimpleNamespace, left: Path, cli: Cli, moments: Moments
+) -> None:
+    damage(left / "checkpoints/last.ckpt")
+    code, _, err = cli(*whole.arguments, "--output", "run", "--resume")
+    assert code == 0, err
+    assert "run/checkpoints/last.ckpt is damaged; going on from run/checkpoints/former.ckpt" in err
+    assert moments.seen[0] == (1, 2)
+    assert_same_results(whole.run, left)
+
+
+def test_two_damaged_checkpoints_are_an_error(whole: SimpleNamespace, left: Path, cli: Cli) -> None:
+    cut(left / "checkpoints/last.ckpt")
+    flip(left / "checkpoints/former.ckpt")
+    code, _, err = cli(*whole.arguments, "--output", "run", "--resume")
+    assert code == 2
+    assert "last.ckpt and run/checkpoints/former.ckpt are damaged" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--model.optimizer.lr", "0.01"), "model.optimizer.lr=0.05, this command 0.01"),
+        (("--data.batch_size", "3"), "data.init_args.batch_size=2, this command 3"),
+        (("--seed_everything", "1"), "seed_everything=0, this command 1"),
+    ],
+)
+def test_another_option_than_the_runs_is_refused_with_both_values(
+    option: tuple[str, str], message: str, whole: SimpleNamespace, left: Path, cli: Cli, moments: Moments
+) -> None:
+    code, _, err = cli(*whole.arguments, *option, "--output", "run", "--resume")
+    assert code == 2
+    assert message in err
+    assert moments.seen == []
+
+
+def test_length_and_output_may_change(whole: SimpleNamespace, left: Path, cli: Cli, moments: Moments) -> None:
+    changed = (
+        "--trainer.max_epochs", 3, "--trainer.log_every_n_steps", 1, "--checkpoint.every_n_train_steps", 0,
+        "--data.workers", 0,
+    )  # fmt: skip
+    left.rename(left.with_name("moved"))
+    code, _, err = cli(*whole.arguments, *changed, "--output", "moved", "--resume")
+    assert code == 0, err
+    assert moments.seen[0] == (1, 4)
+    assert moments.seen[-1] == (2, 8)
+
+
+@pytest.mark.parametrize(("schedule", "interval"), [("cosine", "epoch"), ("polynomial", "step")])
+def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(
+    schedule: str, interval: str, plain: list[str], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs end at a rate of zero, from which a cosine would rise again and a product never."""
+    rates: list[float] = []
+    monkeypatch.setattr(
+        RunReport,
+        "on_train_batch_start",
+        lambda self, trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"]),
+    )
+    fit = [
+        *plain, "--model.schedule.name", schedule, "--model.schedule.interval", interval, "--evaluate", "false",
+        "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "0",
+    ]  # fmt: skip
+    assert cli(*fit, "--trainer.max_epochs", 5, "--output", "whole")[0] == 0
+    whole = rates[:]
+    assert cli(*fit, "--output", "run")[0] == 0
+    rates.clear()
+    code, _, err = cli(*fit, "--trainer.max_epochs", 5, "--output", "run", "--resume")
+    assert code == 0, err
+    assert rates == pytest.approx(whole[4:], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("fit", []), ("fit", ["--output", "run", "--ckpt_path", __file__]), ("test", ["--output", "run"])],
+)
+def test_resume_belongs_to_a_fit_with_an_output(command: str, options: list[str], plain: list[str], cli: Cli) -> None:
+    arguments = plain[1:-2] if command == "test" else plain[1:]
+    code, _, err = cli(command, *arguments, *options, "--resume")
+    assert code == 2
+    assert "--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path" in err
+
+
+def test_resume_starts_where_there_is_nothing_and_removes_what_a_kill_left(
+    plain: list[str], cli: Cli, moments: Moments, tmp_path: Path
+) -> None:
+    leftovers = [tmp_path / "run" / ".writing-a.json", tmp_path / "run/checkpoints" / ".writing-b.ckpt"]
+    for file in leftovers:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    code, _, err = cli(*plain, "--trainer.max_epochs", 1, "--evaluate", "false", "--output", "run", "--resume")
+    assert code == 0, err
+    assert moments.seen[0] == (0, 0)
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    assert not any(file.exists() for file in leftovers)
+
+
+def test_resume_starts_again_only_the_run_that_a_folder_holds(plain: list[str], cli: Cli, tmp_path: Path) -> None:
+    """A kill in the first epoch leaves options, and perhaps a report, without a checkpoint."""
+    fit = [*plain, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2, "--evaluate", "false"]
+    arguments = [*fit, "--output", "run", "--resume"]
+    assert cli(*arguments)[0] == 0
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    code, _, err = cli(*arguments, "--model.dropout", 0.5)
+    assert code == 2
+    assert "model.dropout=0.0, this command 0.5" in err
+    assert cli(*arguments)[0] == 0
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
+    (tmp_path / "run/config.yaml").unlink()
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert "config.yaml is missing" in err
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_writes_a_checkpoint_of_the_very_step(
+    whole: SimpleNamespace, cli: Cli, moments: Moments, tmp_path: Path
+) -> None:
+    moments.acts[0, 6] = terminate
+    arguments = [*whole.arguments, "--checkpoint.every_n_train_steps", "0", "--output", "run", "--resume"]
+    code, _, err = cli(*arguments)
+    assert code == 143
+    assert "the same command with --resume --output run goes on" in err
+    assert read_checkpoint(tmp_path / "run")["global_step"] == 7
+    moments.seen = []
+    code, _, err = cli(*arguments)
+    assert code == 0, err
+    assert moments.seen[0] == (0, 7)
+    assert_same_results(whole.run, tmp_path / "run")
+
+
+def test_sigterm_in_the_final_test_ends_it_at_once(
+    whole: SimpleNamespace, cli: Cli, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole.left["test"], tmp_path / "run")
+    tested: list[int] = []
+    monkeypatch.setattr(RunReport, "on_test_batch_start", lambda *arguments: tested.append(arguments[-2]))
+    moments.acts["test"] = terminate
+    code, _, _ = cli(*whole.arguments, "--output", "run", "--resume")
+    assert code == 143
+    assert tested == []
+    assert cli(*whole.arguments, "--output", "run", "--resume")[0] == 0
+    assert_same_results(whole.run, tmp_path / "run")
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Notes the optimizer steps after which a checkpoint is written, and "validation" for every one."""
+    found: list[Any] = []
+    write = RunCheckpoints._write
+
+    def note(self: RunCheckpoints, trainer: Any) -> None:
+        found.append(trainer.global_step)
+        write(self, trainer)
+
+    monkeypatch.setattr(RunCheckpoints, "_write", note)
+    monkeypatch.setattr(RunReport, "on_validation_start", lambda self, trainer, _: found.append("validation"))
+    return found
+
+
+def test_checkpoints_are_written_every_so_many_minutes(
+    plain: list[str], cli: Cli, moments: Moments, written: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 15.0 * len(moments.seen)))
+    options = ("--checkpoint.every_n_train_steps", 0, "--checkpoint.every_minutes", 0.75, "--evaluate", "false")
+    assert cli(*plain, *options, "--trainer.num_sanity_val_steps", 0, "--output", "run")[0] == 0
+    assert written == [3, 6, "validation", 9, 12, 15, "validation", 18]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [1, 2, 3, 4, 5, 6, 7, 8, "validation", 9, *range(10, 18), "validation", 18]),
+        (
+            ["--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null"],
+            [1, 2, 3, "validation", 5, 6, 7, "validation", 9, 10, 11, "validation", 13, 14, 15, "validation", 17, 18],
+        ),
+        (["--trainer.accumulate_grad_batches", "3"], [1, 2, "validation", 3, 4, 5, "validation", 6]),
+    ],
+)
+def test_no_checkpoint_is_written_between_a_step_and_the_validation_after_it(
+    options: list[str], expected: list[Any], plain: list[str], cli: Cli, written: list[Any]
+) -> None:
+    quick = ("--checkpoint.every_n_train_steps", 1, "--evaluate", "false", "--trainer.num_sanity_val_steps", 0)
+    code, _, err = cli(*plain, *quick, *options, "--output", "run")
+    assert code == 0, err
+    assert written == expected
