@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-MAIN = "import sys; from gcpzoo.cli.main import main; sys.exit(main(sys.argv[1:]))"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
 MODEL = ["--model.backbone", "resnet18", "--model.until", "layer1", "--model.dim", "8"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
@@ -77,7 +76,7 @@ def run(
     """
     start = time.perf_counter()
     before = stamp(watch)
-    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    command = [sys.executable, "-m", "gcpzoo.cli.main", *map(str, arguments)]
     options = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **kwargs}
     process = subprocess.Popen(command, start_new_session=True, **options)
     if stop:
