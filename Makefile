@@ -34,6 +34,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/input_pipeline.py
+	$(BIN)/python benchmarks/shards.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/triton_newton_schulz.py

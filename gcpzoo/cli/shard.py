@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gcpzoo.errors import printable
+
 NAMES = ("train", "val", "test")
 
 
@@ -28,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from gcpzoo.data.scan import name_files
     from gcpzoo.data.sharding import pack
 
     console = Console(stderr=True)
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         shards = packed.shards[split]
         print(f"{split}: {images:,} images in {shards:,} shard{'s' if shards > 1 else ''}")
     if packed.left_out:
-        print(f"left out: {len(packed.left_out):,} images that cannot be read")
+        count = f"{len(packed.left_out):,} image{'s' if len(packed.left_out) > 1 else ''}"
+        print(f"left out: {count} that cannot be read: {printable(name_files(packed.left_out, most=10))}")
     print(f"{args.out}: {packed.bytes / 2**20:,.1f} MiB; use it by --data.root {args.out}")
     return 0

@@ -51,14 +51,27 @@ class ShardedFile(str):
     out/train-00000.tar/cat/1.png 512
     """
 
-    __slots__ = ("crc32", "member", "offset", "shard", "size")
+    __slots__ = ("crc32", "offset", "shard", "size")
+    shard: str
+    offset: int
+    size: int
+    crc32: int
 
     def __new__(cls, shard: str, member: str, offset: int, size: int, crc32: int) -> ShardedFile:
         file = super().__new__(cls, f"{shard}/{member}")
-        file.shard, file.member, file.offset, file.size, file.crc32 = shard, member, offset, size, crc32
+        file.shard, file.offset, file.size, file.crc32 = shard, offset, size, crc32
         return file
 
-    def __getnewargs__(self) -> tuple[Any, ...]:  # type: ignore[override]
+    @property
+    def member(self) -> str:
+        """Name in the shard.
+
+        >>> ShardedFile("out/train-00000.tar", "cat/1.png", 512, 70, 0).member
+        'cat/1.png'
+        """
+        return self[len(self.shard) + 1 :]
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
         return self.shard, self.member, self.offset, self.size, self.crc32
 
     def open(self) -> io.BytesIO:
