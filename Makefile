@@ -2,6 +2,7 @@
 # make test   lint, types and all tests
 # make fast   lint, types and the tests that take under a minute in all
 # make bench  measure speed and memory, write benchmarks/README.md
+# make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
 # make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint bench docs clean
+.PHONY: demo test fast lint bench faults docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -32,13 +33,18 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/heads.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/input_pipeline.py
 	$(BIN)/python benchmarks/shards.py
-	$(BIN)/python benchmarks/training_step.py
+	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/busy.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/triton_newton_schulz.py
 	$(BIN)/python benchmarks/report.py
+
+faults: $(READY)
+	$(BIN)/python benchmarks/faults
 
 docs: $(READY)
 	$(BIN)/gcpzoo card

@@ -4,8 +4,7 @@
 
 Each round runs every version once, in turn, on the same features: forward and backward of the head, from features to
 vector, without a reduction layer. ``ratio`` is the median over the rounds of textbook time / own time. With
-``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less. Freed memory
-is kept for all versions, as the training commands do; otherwise fetching pages anew makes the figures jump.
+``--processor-time`` (and one thread) the clock counts processor time, which other programs disturb less.
 
 Versions: ``textbook`` (benchmarks/textbook.py); ``gcpzoo`` (what the head does here); for isqrt both of its ways,
 ``eigen`` (the polynomial on the eigenvalues, on a CPU from 64 rows) and ``iterated`` (products). The study table adds
@@ -44,12 +43,12 @@ from gcpzoo.functional import (
     matrix_power,
     newton_schulz,
     newton_schulz_sqrt,
+    share_threads,
     spectral_function,
     svd_sqrt,
     triangle,
 )
 from gcpzoo.functional.small_side import features, gram
-from gcpzoo.training.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "heads.csv"
@@ -202,7 +201,7 @@ def main() -> None:
         if args.threads != 1:
             parser.error("--processor-time needs --threads 1: threads that wait are counted too")
         CLOCK = time.process_time
-    keep_freed_memory()
+    share_threads(True)  # as the command line does
     torch.set_num_threads(args.threads)
     load = round(os.getloadavg()[0], 1)  # of other programs, before this one starts
     best = ceiling()

@@ -11,7 +11,7 @@ shards over folders in images per second.
 
 ``warm``: read once before. ``cold``: the pages of all files are dropped before every turn (``posix_fadvise`` with
 ``DONTNEED`` after a flush; ``in_memory_after_drop`` says what share of the pages stayed in memory nevertheless). Names
-and inodes stay in memory: where they do not, as with a million files or on a network, folders lose more than here. A
+and inodes stay in memory: what fetching them costs, with a million files or on a network, is not in these figures. The
 disk of a virtual machine may be in the memory of its host. The load of other programs stands beside each row.
 """
 

@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 import gcpzoo
+from gcpzoo.functional import share_threads
 from gcpzoo.training import OptimizerConfig
-from gcpzoo.training.allocator import keep_freed_memory
 from gcpzoo.training.run_report import hardware
 
 CASES = [
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args()
-    keep_freed_memory()  # as the command line does
+    share_threads(True)  # as the command line does
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

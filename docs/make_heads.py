@@ -46,8 +46,9 @@ head = gcpzoo.heads.create_head("isqrt", in_features=2048, dim=256, iterations=5
 model = gcpzoo.create_model("resnet50", head="isqrt", dim=256, head_args={"iterations": 5})
 ```
 
-On a CPU the eigendecompositions of a batch are spread over PyTorch's threads. `GCPZOO_SHARE_THREADS=0` in the
-environment, or `gcpzoo.functional.share_threads(False)`, leaves them to PyTorch alone, with the same result.
+On a CPU the command line spreads the eigendecompositions of a batch over threads, with the same result;
+`GCPZOO_SHARE_THREADS=0` in the environment leaves them to PyTorch alone. In a program of your own
+`gcpzoo.functional.share_threads(True)` turns it on ([when other programs use the cores](platforms.md#busy-machines)).
 """
 
 

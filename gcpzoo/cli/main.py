@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
+from gcpzoo.cli.process import set_up_process
 from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
 from gcpzoo.errors import ZooError
 
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     2
     """
     argv = sys.argv[1:] if argv is None else argv
+    set_up_process()
     warnings.formatwarning = _format_warning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's; such an image is an error of ours
     if sys.flags.dev_mode or os.environ.get("GCPZOO_TRACEBACK"):

@@ -33,7 +33,7 @@ def output_folder(config: Any, subcommand: str) -> Path:
     if config.get("output"):
         folder = Path(config.output)
         holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
-        if subcommand == "fit" and holds_run and not config.get("ckpt_path"):
+        if subcommand == "fit" and holds_run and not (config.get("ckpt_path") or config.get("resume")):
             raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
         if subcommand != "fit" and (folder / "checkpoints").is_dir():
             raise ZooError(f"{str(folder)!r} holds a training, whose results stay as they are: give another --output")

@@ -25,7 +25,6 @@ from gcpzoo.cli.untrusted import allowed_packages, untrusted_configs
 from gcpzoo.cli.zoo_cli import RecordConfig, ZooCLI
 from gcpzoo.errors import ZooError
 from gcpzoo.training import ClassificationTask
-from gcpzoo.training.allocator import keep_freed_memory
 
 KNOWN_WARNINGS = (
     ".*does not have many workers.*",
@@ -46,7 +45,6 @@ def train(argv: Sequence[str]) -> int:
     Raises:
         ZooError: for every mistake of the user, also those that the trainer finds.
     """
-    keep_freed_memory()
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,7 +21,7 @@ from gcpzoo.data.loading import (
     Sample,
     derived_seed,
     even_batch_size,
-    ignore_sigterm,
+    load,
     run_seed,
 )
 from gcpzoo.data.screening import Index, ScreenedDataModule, refuse_shared_files
@@ -32,7 +31,6 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import VIEWS, Preprocessing
 
 Batch = tuple[Tensor, Tensor]
-Loader = TypeVar("Loader", bound=DataLoader[Any])
 
 
 class ImageDataModule(ScreenedDataModule):
@@ -251,7 +249,7 @@ class ImageDataModule(ScreenedDataModule):
         images = Images(self.samples("train"), self.reader(train=True), transform, self.seed)
         seed = derived_seed(self.seed, run_seed())
         sampler = EpochSampler(len(images), self.batch_size, seed, *self._process())
-        self._train = self._loader(ResumableLoader, images, sampler)
+        self._train = load(images, sampler, self.workers, ResumableLoader)
         if self._place:
             self._train.load_state_dict(self._place)
         return self._train
@@ -340,18 +338,7 @@ class ImageDataModule(ScreenedDataModule):
         images = Images(self.samples(split), self.reader(train=False), pixels)
         rank, processes = self._process()
         size = even_batch_size(len(images), self.batch_size, processes)
-        return self._loader(DataLoader, images, EpochSampler(len(images), size, None, rank, processes))
-
-    def _loader(self, kind: type[Loader], images: Images, sampler: EpochSampler) -> Loader:
-        return kind(
-            images,
-            batch_size=sampler.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            worker_init_fn=ignore_sigterm,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return load(images, EpochSampler(len(images), size, None, rank, processes), self.workers)
 
 
 def _cores() -> int:

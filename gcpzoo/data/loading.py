@@ -10,7 +10,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from gcpzoo.errors import ZooError
 
 Sample = tuple[Any, int]
+Loader = TypeVar("Loader", bound=DataLoader[Any])
 
 
 def run_seed() -> int:
@@ -232,3 +233,21 @@ class ResumableLoader(DataLoader[Any]):
         [tensor([1])]
         """
         self.sampler.place = state
+
+
+def load(images: Images, sampler: EpochSampler, workers: int, kind: type[Loader] = DataLoader) -> Loader:  # type: ignore[assignment]
+    """Load the images that a sampler names, in worker processes that live as long as the loader.
+
+    >>> images = Images([("cat.png", 0), ("dog.png", 1)], read=len, transform=torch.tensor)
+    >>> list(load(images, EpochSampler(2, batch_size=2), workers=0))
+    [[tensor([7, 7]), tensor([0, 1])]]
+    """
+    return kind(
+        images,
+        batch_size=sampler.batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        worker_init_fn=ignore_sigterm,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -122,6 +122,15 @@ def open_file(path: str) -> io.BufferedReader | io.BytesIO:
     return path.open() if isinstance(path, ShardedFile) else open(path, "rb")
 
 
+def file_size(path: str) -> int:
+    """Return the number of bytes of an image file, in a shard or not.
+
+    >>> file_size(ShardedFile("out/train-00000.tar", "cat/1.png", 512, 70, 0))
+    70
+    """
+    return path.size if isinstance(path, ShardedFile) else os.path.getsize(path)
+
+
 @dataclass(frozen=True)
 class SplitTable:
     """What the index says of one split.
@@ -212,6 +221,8 @@ def _read_index(path: str) -> dict[str, SplitTable]:
             if places.dtype != np.int64 or places.shape != (len(names), len(COLUMNS)) or places.min() < 0:
                 raise ZooError(f"the table of {split} has a wrong form")
             label, shard, offset, size, crc32 = places.T
+            if not all(type(entry["size"]) is int for entry in shards):
+                raise ZooError(f"the sizes of the shards of {split} must be whole numbers")
             sizes = np.array([entry["size"] for entry in shards], np.int64)
             inside = label.max() < len(classes) and shard.max() < len(shards) and crc32.max() < 2**32
             if not (inside and (size <= sizes[shard]).all() and (offset <= sizes[shard] - size).all()):

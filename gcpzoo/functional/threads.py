@@ -1,26 +1,21 @@
-"""One switch for what reaches outside PyTorch: a batch of factorizations spread over the CPU's threads.
+"""One switch for a pool of threads over which a batch of factorizations is spread on the CPU.
 
-PyTorch factorizes one matrix of a batch after the other, and MKL shares each among its threads: for 128 rows a second
-thread saves only a quarter of the time. :func:`factorize_batch` gives each thread a part of the batch instead, which
-saves nearly half. For that it
+PyTorch factorizes one matrix of a batch after the other, and MKL shares each among its threads, which wait for each
+other many times in one matrix. :func:`factorize_batch` gives each of a pool of Python threads a part of the batch
+instead, which is faster, the more so when other programs use the cores (``benchmarks/busy.py``). Each of them computes
+on one core; they are made at the first use, again after a fork.
 
-- keeps a pool of Python threads, each computing on one core (made at the first use, again after a fork),
-- asks OpenMP to let go of its own threads, which otherwise spin for 15 ms after their work,
-- places the pool's threads on different cores once; they may move later.
-
-Importing this module changes nothing. ``GCPZOO_SHARE_THREADS=0`` in the environment or ``share_threads(False)`` turns
-all of it off; PyTorch then factorizes the batch alone, with the same result.
+The pool is off unless ``GCPZOO_SHARE_THREADS=1`` is in the environment, as the command line sets it, or
+``share_threads(True)`` was called. Without it PyTorch factorizes the batch alone, with the same result.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +25,13 @@ from gcpzoo.functional.tracing import is_recorded_by_jit, is_traced
 Factorization = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 SWITCH = "GCPZOO_SHARE_THREADS"
-OMP_PAUSE_SOFT = 1  # omp.h
 MIN_MULTIPLICATIONS = 3e6  # below, waking the threads costs more than they save
 
 
 def share_threads(enabled: bool) -> None:
     """Allow or forbid this process to spread factorizations over threads; sets ``GCPZOO_SHARE_THREADS``.
 
-    Child processes inherit the setting. It is on unless the environment says ``0``.
+    Child processes inherit the setting. It is off until the environment or a call turns it on.
 
     >>> before = threads_are_shared()
     >>> share_threads(False)
@@ -52,10 +46,10 @@ def threads_are_shared() -> bool:
     """Tell whether :func:`factorize_batch` may use a pool of threads.
 
     >>> import os
-    >>> threads_are_shared() == (os.environ.get("GCPZOO_SHARE_THREADS") != "0")
+    >>> threads_are_shared() == (os.environ.get("GCPZOO_SHARE_THREADS") == "1")
     True
     """
-    return os.environ.get(SWITCH) != "0"
+    return os.environ.get(SWITCH) == "1"
 
 
 def factorize_batch(factorize: Factorization, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,25 +71,19 @@ def factorize_batch(factorize: Factorization, a: Tensor) -> tuple[Tensor, Tensor
     threads = torch.get_num_threads()
     work = a.shape[0] * a.shape[1] * a.shape[2] * min(a.shape[1:])
     alone = a.device.type != "cpu" or threads == 1 or a.shape[0] == 1 or work < MIN_MULTIPLICATIONS
-    alone = alone or is_traced(a) or is_recorded_by_jit() or not threads_are_shared()
-    if alone or (pause := _omp_pause()) is None:
+    if alone or is_traced(a) or is_recorded_by_jit() or not threads_are_shared():
         return factorize(a)
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(threads))
-    if len(cores) < threads:  # this thread is bound to some cores, and those it starts would be too
-        return factorize(a)
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < threads:
+        return factorize(a)  # this thread is bound to some cores, and those it starts would be too
     inference = torch.is_inference_mode_enabled()
 
-    def part(i: int, a: Tensor) -> tuple[Tensor, Tensor]:
-        if len(cores) == threads and hasattr(os, "sched_setaffinity"):  # spread out now, free to move later
-            os.sched_setaffinity(0, {cores[i]})
-            os.sched_setaffinity(0, cores)
+    def part(a: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(inference), torch.set_grad_enabled(False):
             return factorize(a)
 
     try:
         pool = _pool(threads, os.getpid())
-        pause(OMP_PAUSE_SOFT)
-        running = [pool.submit(part, i, chunk) for i, chunk in enumerate(a.detach().chunk(threads))]
+        running = [pool.submit(part, chunk) for chunk in a.detach().chunk(threads)]
     except RuntimeError:  # no more threads, or the interpreter is about to end
         return factorize(a)
     parts = [each.result() for each in running]
@@ -123,14 +111,3 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     finally:
         torch.set_num_threads(threads)  # the last line of start also set the default of threads to come
     return pool
-
-
-@lru_cache(maxsize=1)
-def _omp_pause() -> Callable[[int], int] | None:
-    """``omp_pause_resource_all`` of OpenMP 5, where the runtime has it."""
-    try:
-        pause: Any = ctypes.CDLL(None).omp_pause_resource_all
-    except (AttributeError, OSError, TypeError):
-        return None
-    found: Callable[[int], int] = pause
-    return found

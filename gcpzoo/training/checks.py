@@ -1,9 +1,11 @@
-"""Checks of the values in training's dataclasses."""
+"""Checks of the values in training's dataclasses, and of labels."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+from torch import Tensor
 
 from gcpzoo.errors import ZooError
 
@@ -23,3 +25,22 @@ def check_ranges(owner: Any, **ranges: tuple[float, float]) -> None:
         value = getattr(owner, name)
         if value is not None and not (math.isfinite(value) and least <= value <= most):
             raise ZooError(f"{name} must be between {least:g} and {most:g}, got {value}")
+
+
+def check_labels(labels: Any, classes: int) -> None:
+    """Check that the labels of a batch are classes; anything but a vector of whole numbers passes.
+
+    Raises:
+        ZooError: naming the label and its place in the batch.
+
+    >>> import torch
+    >>> check_labels(torch.tensor([0, 7]), classes=3)
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: labels must be between 0 and 2, got 7 for image 1 of a batch of 2
+    """
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
+        return
+    if wrong := ((labels < 0) | (labels >= classes)).nonzero().flatten().tolist():
+        label = int(labels[wrong[0]])
+        place = f"image {wrong[0]} of a batch of {len(labels)}"
+        raise ZooError(f"labels must be between 0 and {classes - 1}, got {label} for {place}")

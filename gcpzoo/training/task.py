@@ -24,7 +24,7 @@ from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.surgery import find_modules
 from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
-from gcpzoo.training.checks import check_ranges
+from gcpzoo.training.checks import check_labels, check_ranges
 from gcpzoo.training.finite_guard import FiniteGuard
 from gcpzoo.training.metrics import MeanClassAccuracy
 from gcpzoo.training.network import START_OPTIONS, build_network
@@ -230,14 +230,8 @@ class ClassificationTask(L.LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Refuse labels that are no class, while they are on the CPU, where this does not make it wait."""
-        labels = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
-        if isinstance(labels, Tensor) and labels.ndim == 1 and labels.numel() and not labels.is_floating_point():
-            wrong = ((labels < 0) | (labels >= self.model.num_classes)).nonzero().flatten().tolist()
-            if wrong:
-                raise ZooError(
-                    f"labels must be between 0 and {self.model.num_classes - 1}, got {int(labels[wrong[0]])} for image "
-                    f"{wrong[0]} of a batch of {len(labels)}"
-                )
+        if isinstance(batch, list | tuple) and len(batch) == 2:
+            check_labels(batch[1], self.model.num_classes)
         return batch
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

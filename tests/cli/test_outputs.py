@@ -104,9 +104,11 @@ def test_predictions_name_the_class_and_the_truth(tmp_path: Path) -> None:
     ]
 
 
-def test_predictions_in_several_processes_are_refused(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
+def test_predictions_of_other_data_in_several_processes_are_refused(
+    cli: Cli, small_fit: list[str], run_folder: Path
+) -> None:
     from gcpzoo.cli.zoo_cli import ZooCLI
 
-    two = SimpleNamespace(trainer=SimpleNamespace(world_size=2))
-    with pytest.raises(ZooError, match="predict needs one process, got 2"):
+    two = SimpleNamespace(trainer=SimpleNamespace(world_size=2), datamodule=None)
+    with pytest.raises(ZooError, match="predict on other data modules needs one process, got 2"):
         ZooCLI.predict(two)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from gcpzoo.data import Augment, ImageError, ImageFolder, ImageNet
 from gcpzoo.data.images import examine, read_image, read_pixels
 from gcpzoo.data.sharding import pack
 from gcpzoo.data.shards import INDEX, ShardedFile, read_shards
+from gcpzoo.data.survey import survey
 from gcpzoo.errors import ZooError
 
 WNIDS = ("n01440764", "n01443537", "n02119789")
@@ -244,6 +245,27 @@ def test_an_index_that_leads_out_of_the_shards_is_refused(shards: str, column: i
     save_file(arrays, path, about)
     with pytest.raises(ZooError, match=r"shards.safetensors is not an index of shards: the table of train"):
         ImageNet(shards).samples("train")
+
+
+@pytest.mark.parametrize("size", ["123", 1.5, None, True])
+def test_a_size_that_is_no_whole_number_is_refused(shards: str, size: object) -> None:
+    path = Path(shards, INDEX)
+    with safe_open(path, "np") as file:
+        about = json.loads(file.metadata()["shards"])
+    about["splits"]["val"]["shards"][0]["size"] = size
+    save_file(load_file(path), path, {"shards": json.dumps(about)})
+    with pytest.raises(ZooError, match="is not an index of shards: the sizes of the shards of val must be whole"):
+        ImageNet(shards).samples("train")
+
+
+def test_a_survey_of_shards_finds_what_that_of_the_folders_finds(folders: str, tmp_path: Path) -> None:
+    one, two = Path(folders, "train", WNIDS[0], "1.png"), Path(folders, "val", WNIDS[1], "again.png")
+    shutil.copy(one, two)
+    pack(folders, str(tmp_path / "out"))
+    ours, theirs = survey(str(tmp_path / "out")).to_dict(), survey(folders).to_dict()
+    assert ours.pop("across_splits") == [[f"train-00000.tar/{WNIDS[0]}/1.png", f"val-00000.tar/{WNIDS[1]}/again.png"]]
+    assert theirs.pop("across_splits") == [[f"train/{WNIDS[0]}/1.png", f"val/{WNIDS[1]}/again.png"]]
+    assert {**ours, "root": folders} == theirs
 
 
 def test_an_index_of_another_version_is_refused(shards: str) -> None:

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from gcpzoo.functional import lapack, matrix_power, share_threads, threads
 
-shares = pytest.mark.skipif(threads._omp_pause() is None, reason="needs an OpenMP runtime with omp_pause_resource_all")
-
 
 @pytest.fixture(autouse=True)
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
@@ -28,7 +26,7 @@ def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     torch.set_num_threads(3)
     monkeypatch.setattr(threads, "MIN_MULTIPLICATIONS", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setenv(threads.SWITCH, "1")
     yield 3
     torch.set_num_threads(before)
     threads._pool.cache_clear()
@@ -39,7 +37,6 @@ def symmetric(batch: int = 7, n: int = 20) -> Tensor:
     return a + a.mT
 
 
-@shares
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 8])
 def test_parts_are_put_together_in_order(batch: int) -> None:
     a = symmetric(batch)
@@ -52,7 +49,6 @@ def test_parts_are_put_together_in_order(batch: int) -> None:
     assert q.shape == (batch, 9, 5)
 
 
-@shares
 def test_the_number_of_threads_stays_as_it_was(three_threads: int) -> None:
     lapack.eigh(symmetric())
     assert torch.get_num_threads() == three_threads
@@ -60,18 +56,6 @@ def test_the_number_of_threads_stays_as_it_was(three_threads: int) -> None:
     assert torch.get_num_threads() == three_threads
 
 
-@shares
-def test_threads_start_on_cores_of_their_own_and_may_move_later(
-    monkeypatch: pytest.MonkeyPatch, three_threads: int
-) -> None:
-    cores, calls = {0, 1, 2}, []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda _, allowed: calls.append(set(allowed)))
-    lapack.eigh(symmetric())
-    assert calls.count(cores) == three_threads
-    assert sorted(min(c) for c in calls if len(c) == 1) == [0, 1, 2]
-
-
-@shares
 def test_gradients_and_inference_mode() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4, 12, 30, generator=g, dtype=torch.float64, requires_grad=True)
@@ -82,7 +66,6 @@ def test_gradients_and_inference_mode() -> None:
     torch.testing.assert_close(value, matrix_power(x))
 
 
-@shares
 def test_an_error_of_one_part_reaches_the_caller() -> None:
     a = torch.eye(4).expand(6, 4, 4) * torch.arange(1.0, 7)[:, None, None]
 
@@ -106,7 +89,6 @@ def test_a_sample_that_is_not_finite_leaves_the_others_alone(bad: float) -> None
     torch.testing.assert_close((v * w[:, None] @ v.mT)[others], a[others])
 
 
-@shares
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_makes_its_own_threads() -> None:
     lapack.eigh(symmetric())
@@ -118,14 +100,6 @@ def test_a_forked_process_makes_its_own_threads() -> None:
     assert os.waitstatus_to_exitcode(status) == 3
 
 
-def test_without_the_runtime_pytorch_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_omp_pause", lambda: None)
-    started = threads._pool.cache_info().misses
-    a = symmetric()
-    torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
-    assert threads._pool.cache_info().misses == started
-
-
 def test_a_thread_that_is_bound_to_one_core_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
     started = threads._pool.cache_info().misses
@@ -133,7 +107,6 @@ def test_a_thread_that_is_bound_to_one_core_does_it_alone(monkeypatch: pytest.Mo
     assert threads._pool.cache_info().misses == started
 
 
-@shares
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_threads_that_cannot_be_started_leave_nothing_behind(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch, three_threads: int
@@ -166,7 +139,6 @@ def test_threads_that_cannot_be_started_leave_nothing_behind(
     assert set(enumerate_threads()) <= before
 
 
-@shares
 def test_a_thread_that_outlives_the_main_one_does_it_alone() -> None:
     code = (
         "import os, threading, time, torch; from gcpzoo.functional import lapack, threads\n"
@@ -179,15 +151,15 @@ def test_a_thread_that_outlives_the_main_one_does_it_alone() -> None:
     assert done.stdout.split() == ["12.0"], done.stderr
 
 
-@shares
-@pytest.mark.parametrize("how", ["function", "environment"])
-def test_one_switch_turns_the_threads_off(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(threads.SWITCH, "1")
+@pytest.mark.parametrize("how", ["function", "environment", "nothing"])
+def test_the_threads_are_off_until_one_switch_turns_them_on(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     a = symmetric()
     if how == "function":
         share_threads(False)
-    else:
+    elif how == "environment":
         monkeypatch.setenv("GCPZOO_SHARE_THREADS", "0")
+    else:
+        monkeypatch.delenv("GCPZOO_SHARE_THREADS")
     started = threads._pool.cache_info().misses
     torch.testing.assert_close(lapack.eigh(a)[0], torch.linalg.eigvalsh(a))
     assert threads._pool.cache_info().misses == started

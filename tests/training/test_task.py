@@ -149,9 +149,12 @@ def test_pixels_that_are_not_finite_stop_the_training_and_are_not_blamed_on_the_
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_files(data: ImageFolder, tmp_path: Path) -> None:
-    task = ClassificationTask(**SMALL | {"optimizer": OptimizerConfig(lr=1e6)})
+    class Overflow(ClassificationTask):
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return super().training_step(batch, batch_idx) * (torch.inf if batch_idx == 1 else 1)
+
     with pytest.raises(ZooError, match=r"not finite in epoch 0, batch 1 \(.*train/.*png.*\); lower the learning rate"):
-        trainer(tmp_path).fit(task, data)
+        trainer(tmp_path).fit(Overflow(**SMALL), data)
     assert not list(tmp_path.glob("**/*.ckpt"))
 
 

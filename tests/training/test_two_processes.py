@@ -25,7 +25,7 @@ def test_staged_unfreezing_ends_with_equal_weights_in_two_processes(small_fit: l
     arguments = [
         *small_fit, "--data.batch_size", "3", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--output", "run",
         "--trainer.callbacks+=gcpzoo.training.StagedUnfreezing", "--trainer.callbacks.unfreeze_at=1",
-        "--trainer.callbacks+=keep_weights.Keep",
+        "--trainer.callbacks+=keep_weights.Keep", "--allow-import", "keep_weights",
     ]  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "GCPZOO_", "LOCAL_RANK"))}
