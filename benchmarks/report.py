@@ -128,6 +128,11 @@ def main() -> None:
                 plot(rows, result.with_suffix(".png"))
         else:
             parts.append(table(rows, list(rows[0])))
+        if result.stem == "shards" and any(float(row["load"].split("–")[1]) > 2 for row in rows):
+            parts.append(
+                "Preliminary: other programs used the cores meanwhile, see `load`; where the range of the ratios holds "
+                "1.00,\nno difference was shown.\n"
+            )
     (HERE / "README.md").write_text("\n".join(parts))
     write_readme(speed(results["heads"], results["training_step"]))
 

@@ -20,7 +20,19 @@ TRAINER_COMMANDS = {
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
 }
-COMMANDS = ("list", "info", "predict", "demo", "publish", "convert", "verify", "search_hub", "card", "check_data")
+COMMANDS = (
+    "list",
+    "info",
+    "predict",
+    "demo",
+    "publish",
+    "convert",
+    "verify",
+    "search_hub",
+    "card",
+    "check_data",
+    "shard",
+)
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "tensorboard": "tensorboard", "torchcodec": "fast"}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""

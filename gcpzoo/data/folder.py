@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -21,6 +21,7 @@ from gcpzoo.data.scan import (
     same_files,
     scan_images,
 )
+from gcpzoo.data.shards import ShardedSplit, read_shards
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError, printable
 
@@ -30,6 +31,7 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 class ImageFolder(ImageDataModule):
     """Images in folders named after their classes: ``ROOT/{train,val,test}/CLASS/…``, or ``ROOT/CLASS/…``.
 
+    ``ROOT`` may also hold the shards that ``gcpzoo shard`` makes of the first form.
     In the second form, a stratified ``test_fraction`` of the images becomes the test split, at random by ``seed``.
     Labels follow the sorted names of the training folders; the other splits are mapped by name: they may lack classes,
     but not add any.
@@ -82,12 +84,15 @@ class ImageFolder(ImageDataModule):
             raise ZooError(
                 f"{self.name}: there is no folder {root}; expected train, val and test folders, or class folders"
             )
-        folders, beside = split_folders(root)
-        if beside:
-            _warn_of_ignored(root, beside)
-        if folders:
-            own = self.classes or list_folders(os.path.join(root, next(iter(folders.values()))))
-            splits = {split: scan(os.path.join(root, name), own) for split, name in folders.items()}
+        places: Mapping[str, str] | None = read_shards(root)
+        if places is None:
+            folders, beside = split_folders(root)
+            places = {split: os.path.join(root, name) for split, name in folders.items()}
+            if beside:
+                _warn_of_ignored(root, beside)
+        if places:
+            own = self.classes or list_classes(next(iter(places.values())))
+            splits = {split: scan(place, own) for split, place in places.items()}
         else:
             own = self.classes or list_folders(root)
             self.set_aside = self.test_fraction
@@ -101,7 +106,7 @@ class ImageFolder(ImageDataModule):
             absent = len(own) - len({label for _, label in samples})
             if absent and split == "train":
                 raise ZooError(
-                    f"{self.name}: {absent} of {len(own)} classes have no folder in {root}/{folders.get('train', '')}"
+                    f"{self.name}: {absent} of {len(own)} classes have no folder in {places.get('train', root)}"
                 )
             if absent:
                 rank_zero_info(
@@ -157,9 +162,19 @@ def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
     return {split: folders[split] for split in SPLITS if split in folders}, aside.ignored | beside
 
 
+def list_classes(place: str) -> list[str]:
+    """List the ids of the classes of a split, sorted: its folders, or those of its shards.
+
+    >>> list_classes(ShardedSplit("out/train", {"cat": [], "dog": []}))
+    ['cat', 'dog']
+    """
+    return sorted(place.images) if isinstance(place, ShardedSplit) else list_folders(place)
+
+
 def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     """List ``(path, label)`` of all images in the class folders of ``folder``; labels are positions in ``classes``.
 
+    The folder may be a :class:`~gcpzoo.data.shards.ShardedSplit`.
     A file that has several paths, by links, is listed by the first of them.
 
     Raises:
@@ -175,7 +190,7 @@ def scan(folder: str, classes: Sequence[str]) -> list[Sample]:
     ...     [(Path(path).parent.name, label) for path, label in scan(root, ["dog", "cat"])]
     [('cat', 1), ('dog', 0)]
     """
-    classes_of, aside = scan_classes(folder)
+    classes_of, aside = (folder.images, Found()) if isinstance(folder, ShardedSplit) else scan_classes(folder)
     refuse_unreadable(aside.unreadable)
     names = list(classes_of)
     if not names:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import imagenet_classes, is_wnid
-from gcpzoo.data.folder import scan
-from gcpzoo.data.scan import list_folders, root_folder
+from gcpzoo.data.folder import list_classes, scan
+from gcpzoo.data.scan import root_folder
+from gcpzoo.data.shards import read_shards
 from gcpzoo.errors import ZooError
 
+SPLITS = ("train", "val")
 HINT = "expected ROOT/train/n01440764/… and ROOT/val/n01440764/…"
 
 
@@ -23,7 +26,8 @@ class ImageNet(ImageDataModule):
     test labels are not public, and papers report the validation figures.
 
     Args:
-        root: folder that holds ``train`` and ``val``; for evaluation ``val`` alone is enough.
+        root: folder that holds ``train`` and ``val``; for evaluation ``val`` alone is enough. Or the shards that
+            ``gcpzoo shard`` made of such a folder.
 
     Source: Russakovsky et al., IJCV 2015. The wnids are timm's list.
 
@@ -37,7 +41,7 @@ class ImageNet(ImageDataModule):
         self.root = root_folder(root)
 
     def index(self) -> Index:
-        """List the images of the class folders.
+        """List the images of the class folders, or of the shards.
 
         Raises:
             ZooError: if folders are missing, empty or unknown.
@@ -49,14 +53,15 @@ class ImageNet(ImageDataModule):
         root = str(self.root)
         if not os.path.isdir(root):
             raise ZooError(f"{self.name}: there is no folder {root}; {HINT}")
-        folders = {
-            split: os.path.join(root, split) for split in ("train", "val") if os.path.isdir(os.path.join(root, split))
-        }
-        if not folders:
+        found: Mapping[str, str] | None = read_shards(root)
+        if found is None:
+            found = {name: path for name in SPLITS if os.path.isdir(path := os.path.join(root, name))}
+        places = [(split, found[split]) for split in SPLITS if split in found]
+        if not places:
             raise ZooError(f"{self.name}: {root} has neither train nor val; {HINT}")
-        names = list_folders(next(iter(folders.values())))
+        names = list_classes(places[0][1])
         classes = list(imagenet_classes()) if any(map(is_wnid, names)) else names
-        splits: dict[str, list[Sample]] = {split: scan(folder, classes) for split, folder in folders.items()}
+        splits: dict[str, list[Sample]] = {split: scan(place, classes) for split, place in places}
         if "val" in splits:
             splits["test"] = splits["val"]
         return Index(classes, splits)

@@ -1,6 +1,7 @@
 """Image files: how they are read, which cannot be read, and how large they may be.
 
-Fitting, testing, predicting and verifying read images here only, so that all see the same pixels.
+Fitting, testing, predicting and verifying read images here only, so that all see the same pixels. A path may also be a
+:class:`~gcpzoo.data.shards.ShardedFile`, an image in a tar file.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from gcpzoo.data.scan import in_threads, name_files
+from gcpzoo.data.shards import open_file
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import to_rgb
 
@@ -69,7 +71,7 @@ if _given := os.environ.get(MAX_PIXELS):
     set_pixel_limit(_given)
 
 
-def open_image(source: str | io.BytesIO) -> Image.Image:
+def open_image(source: IO[bytes]) -> Image.Image:
     """Read the head of an image file with Pillow and refuse a decompression bomb, before a pixel is decoded.
 
     Pillow itself only warns up to twice ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -112,7 +114,7 @@ def read_image(path: str) -> Image.Image:
     if _special(path):
         raise ImageError(f"cannot read image {path}: not a regular file; replace or delete it")
     try:
-        with open_image(path) as image:
+        with open_file(path) as file, open_image(file) as image:
             image.load()
             return to_rgb(image)
     except _ERRORS as error:
@@ -133,7 +135,7 @@ def read_pixels(path: str) -> Tensor:
     """
     if decode is not None and not _special(path):
         try:
-            with open(path, "rb") as file:
+            with open_file(path) as file:
                 start = file.read(2**17)
                 # the decoder turns images by EXIF but not by XMP, as Pillow does
                 if start.startswith(JPEG) and b"tiff:Orientation" not in start:
@@ -172,26 +174,32 @@ def examine(path: str) -> Contents:
         return Contents(fault="not a regular file")
     contents = Contents()
     try:
-        if os.path.getsize(path) == 0:
-            return Contents(fault="empty file")
-        with open_image(path) as image:
-            contents = Contents(image.width, image.height, image.mode, image.format or "")
-            image.draft("L", (1, 1))
-            image.load()
-            if image.format != "JPEG":
-                to_rgb(image)
+        with open_file(path) as file:
+            if not file.read(1):
+                return Contents(fault="empty file")
+            file.seek(0)
+            with open_image(file) as image:
+                contents = Contents(image.width, image.height, image.mode, image.format or "")
+                image.draft("L", (1, 1))
+                image.load()
+                if image.format != "JPEG":
+                    to_rgb(image)
     except _ERRORS as error:
         return Contents(contents.width, contents.height, contents.mode, contents.format, _reason(error))
     return contents
 
 
-def find_faults(paths: Sequence[str]) -> dict[str, str]:
+def find_faults(paths: Sequence[str], done: Callable[[int], Any] = lambda n: None) -> dict[str, str]:
     """Decode every file and give the reason for each that cannot be read, in the order of ``paths``.
+
+    Args:
+        paths: the files.
+        done: is told now and then how many more are decoded.
 
     >>> find_faults(["/nowhere/cat.jpg"])
     {'/nowhere/cat.jpg': 'no such file'}
     """
-    whys = in_threads(lambda path: examine(path).fault, paths)
+    whys = in_threads(lambda path: examine(path).fault, paths, done)
     return {path: why for path, why in zip(paths, whys) if why}
 
 

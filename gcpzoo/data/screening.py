@@ -51,6 +51,8 @@ class ScreenedDataModule(LightningDataModule):
 
     root: Path | None = None
     remedy = "replace or delete them"
+    progress: Callable[[int], Any] = staticmethod(lambda n: None)
+    """Is told now and then how many more files were looked at."""
 
     def __init__(self, check: bool = True, on_error: str = "stop") -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class ScreenedDataModule(LightningDataModule):
         if not self.check or self.root is None or not new:
             return
         paths = list(dict.fromkeys(path for samples in new.values() for path, _ in samples))
-        faults = from_first_process(lambda: find_faults(paths))
+        faults = from_first_process(lambda: find_faults(paths, self.progress))
         if self.on_error == "stop":
             remedy = f"{self.remedy}, or leave them out (on_error: skip; --skip-corrupt)"
             refuse_faults(faults, len(paths), str(self.root), remedy)

@@ -14,6 +14,7 @@ from gcpzoo.data.classes import check_class_names, check_spelling
 from gcpzoo.data.folder import scan_classes, split_folders
 from gcpzoo.data.images import Contents, examine
 from gcpzoo.data.scan import Found, in_threads, list_entries, scan_images
+from gcpzoo.data.shards import file_size, open_file, read_shards
 from gcpzoo.errors import ZooError
 
 IMBALANCE = 10
@@ -88,7 +89,8 @@ class Survey:
 def survey(
     root: str, start: Callable[[int], Any] = lambda n: None, done: Callable[[int], Any] = lambda n: None
 ) -> Survey:
-    """Decode every image of a folder and compare all files; the folder is laid out as for ``ImageFolder``.
+    """Decode every image of a folder and compare all files; the folder is laid out as for ``ImageFolder``,
+    or holds shards.
 
     A folder without class folders is looked through as one class without a name.
 
@@ -131,6 +133,9 @@ def survey(
 def _find(root: str, report: Survey) -> tuple[dict[str, dict[str, list[str]]], Found]:
     """Give the image files of each class of each split, and note what is wrong with the names."""
     everything = Found()
+    shards = read_shards(root)
+    if shards is not None:
+        return {split: dict(found.images) for split, found in shards.items()}, everything
     try:
         folders, everything.ignored = split_folders(root)
     except ZooError as error:
@@ -166,7 +171,7 @@ def _find(root: str, report: Survey) -> tuple[dict[str, dict[str, list[str]]], F
 
 def _compare(report: Survey, places: Sequence[tuple[str, str, str]]) -> None:
     """Group equal files, by their hash where their sizes are equal."""
-    sizes = in_threads(os.path.getsize, [path for _, _, path in places])
+    sizes = in_threads(file_size, [path for _, _, path in places])
     often = Counter(sizes)
     candidates = [place for place, size in zip(places, sizes) if often[size] > 1]
     groups: dict[str, list[tuple[str, str, str]]] = {}
@@ -184,7 +189,7 @@ def _compare(report: Survey, places: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
