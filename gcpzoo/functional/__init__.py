@@ -13,6 +13,7 @@ from gcpzoo.functional.sketch import tensor_sketch
 from gcpzoo.functional.spectral import matrix_log, matrix_power, spectral_function
 from gcpzoo.functional.surrogates import surrogate_sqrt, svd_sqrt
 from gcpzoo.functional.threads import share_threads
+from gcpzoo.functional.weighting import reweight
 
 __all__ = [
     "ROOTS",
@@ -34,6 +35,7 @@ __all__ = [
     "mtp_sqrt",
     "newton_schulz_sqrt",
     "released_covariance",
+    "reweight",
     "share_threads",
     "spectral_function",
     "square_root",

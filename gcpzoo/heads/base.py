@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gcpzoo.errors import ZooError
-from gcpzoo.functional import ROOTS, as_matrix, square_root, triangle
+from gcpzoo.functional import ROOTS, as_matrix, reweight, square_root, triangle
 from gcpzoo.functional.checks import check_count, check_name
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 from gcpzoo.heads.reduction import Reduction
@@ -19,6 +19,11 @@ from gcpzoo.limits import ITERATIONS
 
 class Head(nn.Module):
     """Feature map ``(B, C, h, w)`` to the vector ``(B, out_features)`` that the classifier sees.
+
+    ``head(x, tokens=True)`` reads tokens ``(B, N, C)`` instead, without a class token. ``head(x, weights=w)`` weighs
+    the positions by ``w`` ``(B, M)``, 0 for a masked one, see :func:`~gcpzoo.functional.reweight`; the batch
+    normalization of a reduction layer sees all positions in training. A map of another shape, such as a volume
+    ``(B, C, T, h, w)``, is flattened before: ``head(x.flatten(2))`` reads ``(B, C, M)``.
 
     Args:
         in_features: channels of the feature map.
@@ -31,11 +36,14 @@ class Head(nn.Module):
         second_order: whether it needs more than one position.
         default_dim: channels after the reduction where a model leaves the choice to the head; ``None``: no reduction.
         dim: channels after the reduction.
+        RELEASED_NAMES: the authors' names of parameters and modules, and ours.
 
     >>> from gcpzoo.heads import create_head
     >>> create_head("gap", in_features=8, dim=4).dim
     4
     """
+
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {}
 
     name: ClassVar[str]
     second_order: ClassVar[bool] = True
@@ -63,11 +71,12 @@ class Head(nn.Module):
         """
         return self.dim
 
-    def reduce(self, x: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, tokens: bool = False) -> Tensor:
         """Check the shape and the dtype, and reduce the channels.
 
         Args:
-            x: ``(B, C, h, w)``, or ``(B, C, N, 1)`` for tokens, of a floating-point dtype.
+            x: ``(B, C, h, w)``, or ``(B, C, M)``, of a floating-point dtype.
+            tokens: ``x`` is ``(B, N, C)`` instead.
 
         Returns:
             ``(B, dim, h, w)``.
@@ -80,11 +89,18 @@ class Head(nn.Module):
         >>> create_head("gap", in_features=8, dim=4).reduce(torch.ones(2, 8, 3, 3)).shape
         torch.Size([2, 4, 3, 3])
         """
-        if x.ndim not in (3, 4) or x.shape[1] != self.in_features:
+        c = self.in_features
+        if tokens:
+            if x.ndim != 3 or x.shape[2] != c:
+                raise ZooError(f"{self.name} expects (B, N, {c}) with tokens=True, got shape {tuple(x.shape)}")
+            x = x.mT[..., None]
+        elif x.ndim not in (3, 4) or x.shape[1] != c:
             raise ZooError(
-                f"{self.name} expects (B, {self.in_features}, h, w), or (B, {self.in_features}, N, 1) for tokens, "
-                f"got shape {tuple(x.shape)}"
+                f"{self.name} expects (B, {c}, h, w) or (B, {c}, M), got shape {tuple(x.shape)}; x.flatten(2) makes "
+                f"other maps fit, and tokens=True reads (B, N, {c})"
             )
+        elif x.ndim == 3:
+            x = x[..., None]
         if not x.is_floating_point():
             raise ZooError(f"{self.name} expects floating-point features, got {x.dtype}")
         reduced: Tensor = self.reduction(x)
@@ -178,17 +194,19 @@ class SecondOrderHead(Head):
         """
         return self.group_dim * (self.group_dim + 1) // 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
+    def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
+        x = self.reduce(x, tokens)
         if self.recompute and torch.is_grad_enabled():
-            out: Tensor = checkpoint(self._represent, x, use_reentrant=False)
+            out: Tensor = checkpoint(self._represent, x, weights, use_reentrant=False)
             return out
-        return self._represent(x)
+        return self._represent(x, weights)
 
-    def _represent(self, x: Tensor) -> Tensor:
+    def _represent(self, x: Tensor, weights: Tensor | None) -> Tensor:
         """Reduced features to the vector."""
         with without_autocast(x):
             x = as_matrix(at_least_float32(x))
+            if weights is not None:
+                x = reweight(x, weights)
             if self.cov_groups == 1:
                 return self.vectorize(self.normalize(x))
             parts = x.reshape(x.shape[0] * self.cov_groups, self.group_dim, x.shape[2])

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from gcpzoo.functional import reweight
 from gcpzoo.heads.base import Head
 from gcpzoo.heads.registry import register
 
@@ -35,5 +36,6 @@ class GlobalAveragePooling(Head):
     second_order: ClassVar[bool] = False
     default_dim: ClassVar[int | None] = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.reduce(x).mean((2, 3))
+    def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
+        x = self.reduce(x, tokens)
+        return x.mean((2, 3)) if weights is None else reweight(x, weights).mean(2)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gcpzoo.functional import as_matrix, cross_covariance, svpn
+from gcpzoo.functional import as_matrix, cross_covariance, reweight, svpn
 from gcpzoo.functional.checks import check_choice, check_count, check_positive
 from gcpzoo.functional.cross_covariance import MEANS
 from gcpzoo.functional.precision import at_least_float32, without_autocast
@@ -89,11 +89,13 @@ class CrossCovariancePooling(Head):
     def out_features(self) -> int:
         return self.heads * self.head_dim**2
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = as_matrix(self.reduce(x)).mT
-        pairs = self.projection(tokens).mT
+    def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
+        pairs = self.projection(as_matrix(self.reduce(x, tokens)).mT).mT
         with without_autocast(x):
-            parts = at_least_float32(pairs).reshape(x.shape[0], 2, self.heads, self.head_dim, pairs.shape[2])
+            pairs = at_least_float32(pairs)
+            if weights is not None:
+                pairs = reweight(pairs, weights)
+            parts = pairs.reshape(x.shape[0], 2, self.heads, self.head_dim, pairs.shape[2])
             q, k = parts.unbind(1)
             c = cross_covariance(q, k, self.mean)
             if self.start is not None:

@@ -15,8 +15,13 @@ from gcpzoo.heads import create_head, list_heads
 
 
 class HeadTester(ModuleTester):
+    """Attributes:
+    weights_tolerance: of weighted positions against repeated ones; wider where a released layer rounds to float32.
+    """
+
     head: str
     args: ClassVar = {}
+    weights_tolerance = 1e-9
 
     def make(self) -> nn.Module:
         return create_head(self.head, in_features=self.channels, **self.args)
@@ -36,6 +41,30 @@ class HeadTester(ModuleTester):
         rest = {k: v for k, v in head.state_dict().items() if not k.startswith("reduction.")}
         alone.load_state_dict(rest)
         assert torch.equal(head(x), alone(head.reduction(x)))
+
+    def test_reads_tokens_when_told_so(self) -> None:
+        head = self.make().eval()
+        x = features(2, self.channels, 4, 5)
+        assert torch.equal(head(x.flatten(2).mT, tokens=True), head(x))
+        with pytest.raises(ZooError, match=r"expects \(B, N, 6\) with tokens=True, got shape"):
+            head(x.flatten(2), tokens=True)
+
+    def test_a_masked_position_is_left_out_whatever_it_holds(self) -> None:
+        head = self.make().double().eval()
+        x = features(2, self.channels, 1, 12, dtype=torch.float64)
+        weights = torch.ones(2, 12)
+        weights[:, [1, 4, 5, 11]] = 0
+        kept = head(x[..., weights[0] > 0])
+        x[..., [4, 11]] = torch.nan
+        assert relative(head(x, weights=weights), kept) < self.weights_tolerance
+
+    def test_a_position_of_weight_two_counts_twice(self) -> None:
+        head = self.make().double().eval()
+        x = features(2, self.channels, 1, 12, dtype=torch.float64)
+        weights = torch.ones(2, 12)
+        weights[:, 3] = 2
+        twice = head(torch.cat([x, x[..., 3:4]], 3))
+        assert relative(head(x, weights=weights), twice) < self.weights_tolerance
 
 
 class TestGap(HeadTester):
@@ -103,6 +132,7 @@ class TestISqrtGroups(HeadTester):
 
 class TestSvdOriginal(HeadTester):
     head = "svd_original"
+    weights_tolerance = 1e-6
     gradcheck_sizes = ((3, 5),)  # the floor of 2.2e-16 under null eigenvalues is 1e-8 of noise in their roots
 
 
@@ -150,6 +180,7 @@ class TestMtpLya(Compiles, Exports, HeadTester):
 
 class TestSeb(HeadTester):
     head = "seb"
+    weights_tolerance = 1e-6
     gradcheck_sizes = TestSvdOriginal.gradcheck_sizes
 
     def test_released_form_is_the_formula_where_the_root_has_no_zero(self) -> None:
@@ -181,6 +212,7 @@ class TestPowTmlr(Compiles, Exports, HeadTester):
 
 class TestChoTmlr(HeadTester):
     head = "cho_tmlr"
+    weights_tolerance = 1e-6
     gradcheck_sizes = ((3, 5),)  # differences of 1e-6 are no derivative beside a ridge of 1e-6
 
     def test_mean_that_breaks_the_released_covariance_is_pooled_all_the_same(self) -> None:

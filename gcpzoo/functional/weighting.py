@@ -1,0 +1,63 @@
+"""Positions that count more or less, and masked ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gcpzoo.errors import ZooError
+from gcpzoo.functional.covariance import as_matrix
+from gcpzoo.functional.tracing import is_traced
+
+
+def reweight(x: Tensor, weights: Tensor) -> Tensor:
+    r"""Features whose plain mean and covariance are the weighted ones of ``x``.
+
+    .. math:: \mu = \sum_p w_p x_p,\qquad \Sigma = \sum_p w_p(x_p - \mu)(x_p - \mu)^\top,\qquad \sum_p w_p = 1
+
+    With :math:`s = \sqrt w`, :math:`e = \mathbf 1/\sqrt M` and
+    :math:`Z = \sqrt M(X - \mu\mathbf 1^\top)\operatorname{diag}(s)` the reflection that takes :math:`e` to :math:`-s`
+    leaves :math:`ZZ^\top` as it is and takes the mean away:
+
+    .. math:: X' = \mu\mathbf 1^\top + Z - \frac{Ze\,(e + s)^\top}{1 + e^\top s}
+
+    Whatever depends on mean and covariance alone is then the weighted one, without a change to its formula. The
+    positions of ``X'`` are mixtures of those of ``x``.
+
+    Args:
+        x: ``(B, d, M)`` or ``(B, d, H, W)``.
+        weights: ``(B, M)``, at least 0, not all 0 in a sample; they are divided by their sum. A position of weight 0
+            is left out, whatever its features are, NaN too, and its weight gets no gradient.
+
+    Returns:
+        ``(B, d, M)`` in the dtype of ``x``.
+
+    Raises:
+        ZooError: another shape, a negative or not finite weight, or a sample without a positive one.
+
+    >>> import torch
+    >>> x = torch.tensor([[[1.0, 3.0, 100.0]]])
+    >>> y = reweight(x, torch.tensor([[1.0, 1.0, 0.0]]))
+    >>> y.mean().round(decimals=4), y.var(correction=0).round(decimals=4)
+    (tensor(2.), tensor(1.))
+    """
+    x = as_matrix(x)
+    b, _, m = x.shape
+    if weights.shape != (b, m):
+        raise ZooError(f"weights must be (B, M) = {(b, m)}, one for each position, got shape {tuple(weights.shape)}")
+    w = weights.to(torch.promote_types(x.dtype, torch.float32))[:, None]
+    if not is_traced(w):
+        if not bool((w.isfinite() & (w >= 0)).all()):
+            raise ZooError("weights must be finite and at least 0, got a negative one, an infinite one or NaN")
+        if not bool((w > 0).any(2).all()):
+            raise ZooError("weights must leave each sample at least one position, got a sample whose weights are all 0")
+    kept = w > 0
+    y = torch.where(kept, x, 0).to(w.dtype)
+    w = torch.where(kept, w, 0)
+    w = w / w.sum(2, keepdim=True)
+    s = torch.where(kept, w, 1).sqrt() * kept  # the gradient of a root is infinite at 0
+    mean = (y * w).sum(2, keepdim=True)
+    z = (y - mean) * s * m**0.5
+    e = m**-0.5
+    out: Tensor = mean + z - z.sum(2, keepdim=True) * e * (e + s) / (1 + s.sum(2, keepdim=True) * e)
+    return out.to(x.dtype)

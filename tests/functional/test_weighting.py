@@ -1,0 +1,56 @@
+"""Weighted positions: mean and covariance, gradients, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from module_tester import noise
+
+from gcpzoo.errors import ZooError
+from gcpzoo.functional import covariance, reweight
+
+
+def test_mean_and_covariance_are_the_weighted_ones_of_numpy() -> None:
+    x, weights = noise(2, 5, 9, dtype=torch.float64), noise(2, 9, seed=1).abs()
+    y = reweight(x, weights)
+    for sample, w, found, moment in zip(x, weights, y, covariance(y)):
+        np.testing.assert_allclose(found.mean(1), np.average(sample, axis=1, weights=w), rtol=1e-6)
+        np.testing.assert_allclose(moment, np.cov(sample, aweights=w, ddof=0), rtol=1e-6, atol=1e-12)
+
+
+def test_equal_weights_change_nothing() -> None:
+    x = noise(2, 5, 9, dtype=torch.float64)
+    torch.testing.assert_close(reweight(x, torch.full((2, 9), 3.0)), x)
+
+
+def test_gradients_reach_features_and_positive_weights() -> None:
+    x, weights = noise(1, 3, 5, dtype=torch.float64).requires_grad_(), torch.rand(1, 5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x, w: covariance(reweight(x, w)), (x, weights.requires_grad_()))
+    masked = torch.tensor([[1.0, 0.0, 2.0, 1.0, 0.0]]).requires_grad_()
+    covariance(reweight(x, masked)).sum().backward()
+    assert masked.grad.isfinite().all()
+    assert (masked.grad[0, [1, 4]] == 0).all()
+    assert (x.grad[..., [1, 4]] == 0).all()
+
+
+def test_one_position_left_gives_it_and_no_covariance() -> None:
+    x = noise(1, 3, 4)
+    y = reweight(x, torch.tensor([[0.0, 0.0, 5.0, 0.0]]))
+    torch.testing.assert_close(y.mean(2), x[..., 2])
+    assert covariance(y).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (torch.ones(2, 3), r"weights must be \(B, M\) = \(2, 4\)"),
+        (torch.tensor([[1.0, 1, 1, -1], [1, 1, 1, 1]]), "at least 0"),
+        (torch.tensor([[1.0, 1, 1, torch.nan], [1, 1, 1, 1]]), "finite"),
+        (torch.tensor([[0.0, 0, 0, 0], [1, 1, 1, 1]]), "at least one position"),
+    ],
+    ids=["shape", "negative", "NaN", "nothing left"],
+)
+def test_weights_that_cannot_be_are_refused(weights: torch.Tensor, words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        reweight(noise(2, 3, 4), weights)
