@@ -119,6 +119,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the name of a group: kill, disk, damaged, pair, …")
     options = parser.parse_args()
     start = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and its children
     scratch = Path(tempfile.mkdtemp(prefix="gcpzoo-faults-"))
     os.chdir(scratch)
     try:
