@@ -98,8 +98,7 @@ Written by `make faults`; do not edit. {injected} faults and the fuzzed files, i
 
 {table(faults)}
 
-{"Lost or wrong:" if lost else "Nothing was lost."}
-{chr(10).join(lost)}
+{chr(10).join(["Lost or wrong:", "", *lost]) if lost else "Nothing was lost."}
 
 - A training is stopped at a random moment: while it starts, in a step, while a checkpoint is written (a quarter of the
   times), in a validation or in the final test. It has random augmentation, MixUp and CutMix, dropout, averaged weights
