@@ -24,7 +24,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from gcpzoo.functional import polynomial_root
+from gcpzoo.functional import newton_schulz
+from gcpzoo.functional.newton_schulz import iterate
 
 DIGITS = {"tf32": 10, "bf16": 7}  # binary, after the point
 Product = Callable[..., Tensor]
@@ -58,20 +59,15 @@ def imitated(kind: str, nearest: bool) -> Product:
             return high_a @ high_b
         return short(a - high_a) @ high_b + high_a @ short(b - high_b) + high_a @ high_b
 
-    def symmetric(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor | None = None, scale: float = 1.0) -> Tensor:
-        return product(a, b) if c is None or d is None else product(a, b) + product(c, d) * scale
+    def symmetric(a: Tensor, b: Tensor, c: Tensor | None = None, d: Tensor | None = None) -> Tensor:
+        return product(a, b) if c is None or d is None else product(a, b) - product(c, d) / 2
 
     return symmetric
 
 
-def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """The PyTorch products, with the kernel's arguments."""
-    return polynomial_root.iterate(a, (polynomial_root.NEWTON_SCHULZ,) * iterations, divided, da)
-
-
 def imitations() -> dict[str, Chain]:
     def chain(product: Product, *args: object) -> tuple[Tensor, Tensor | None]:
-        with patch.object(polynomial_root, "symmetric_product", product):
+        with patch.object(newton_schulz, "symmetric_product", product):
             return iterate(*args)  # type: ignore[arg-type]
 
     kinds = [(f"{kind}{times}", nearest) for kind in DIGITS for times in ("", "x3") for nearest in (True, False)]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.covariance import as_matrix
-from gcpzoo.functional.polynomial_root import Steps, gradient, polynomial_root
-from gcpzoo.functional.precision import hand_written, without_autocast
-from gcpzoo.functional.small_side import features, few_positions, gram
+from gcpzoo.functional.newton_schulz import eigen_is_faster
+from gcpzoo.functional.precision import at_least_float32, hand_written, without_autocast
+from gcpzoo.functional.small_side import features, few_positions
+from gcpzoo.functional.spectral import spectral_function
 from gcpzoo.functional.tracing import is_exported
+
+Steps = tuple[tuple[float, float, float], ...]
 
 # Written by scripts/minimax_coefficients.py.
 COEFFICIENTS: dict[int, Steps] = {
@@ -43,7 +47,6 @@ COEFFICIENTS: dict[int, Steps] = {
         (1.878627918, -1.254025139, 0.375402741),
     ),
 }
-HALF = (torch.float16, torch.bfloat16)
 
 
 def check_steps(steps: Any) -> None:
@@ -60,19 +63,60 @@ def check_steps(steps: Any) -> None:
         raise ZooError(f"steps must be {', '.join(map(str, first))} or {last}, got {steps!r}")
 
 
-def _positive(a: Tensor) -> Tensor:
-    """Replace zeros by 1."""
-    return torch.where(a > 0, a, 1)
+def _norm(a: Tensor, dims: tuple[int, ...] = (1, 2)) -> Tensor:
+    """Root of the sum of squares, with these dimensions kept; 1 where all are 0, so that zero maps to zero."""
+    square = a.square().sum(dims, keepdim=True)
+    return torch.where(square > 0, square, 1).sqrt()
+
+
+class _Chain(NamedTuple):
+    """Q, W and T of every step, the last Q, and what the rows were divided by before: √M‖Σ‖_F^½."""
+
+    q: list[Tensor]
+    w: list[Tensor]
+    t: list[Tensor]
+    last: Tensor
+    length: Tensor
+
+
+def _rows(y: Tensor) -> Tensor:
+    """Features or their transpose, with fewer rows than columns."""
+    return y.mT if few_positions(y) else y
+
+
+def _chain(rows: Tensor, steps: Steps, dtype: torch.dtype) -> _Chain:
+    """Take the rows to their polar factor, with products in ``dtype`` and sums in that of the rows."""
+    n = rows.shape[1]
+    length = _norm(rows) / n**0.5  # a covariance of trace n has its entries, and the rows', inside float16's range
+    q = (rows / length).to(dtype)
+    w = (q @ q.mT).to(rows.dtype)
+    norm = _norm(w)
+    w, q, length = w / norm, (q * norm.rsqrt()).to(dtype), length * norm.sqrt()
+    eye = torch.eye(n, dtype=rows.dtype, device=rows.device)
+    chain = _Chain([q], [w], [], q, length)
+    for k, (a, b, c) in enumerate(steps):
+        if k:
+            w = (q @ q.mT).to(rows.dtype)
+            chain.w.append(w)
+        short = w.to(dtype)
+        t = torch.add(torch.add(a * eye, w, alpha=b), (short @ short).to(rows.dtype), alpha=c)
+        chain.t.append(t)
+        q = t.to(dtype) @ q
+        chain.q.append(q)
+    return chain._replace(last=chain.q.pop())
 
 
 def polar_root(x: Tensor, steps: Steps, center: bool = True) -> Tensor:
     r"""The root by way of the features' polar factor, with all products in the dtype of ``x``.
 
-    For the data matrix :math:`Y = \sqrt M\,USV^\top` the chain takes :math:`Q_0 = Y/\lVert Y\rVert` to
-    :math:`UV^\top` by :math:`Q_{k+1} = T_kQ_k`, T of :math:`W_k = Q_kQ_k^\top`, and :math:`USU^\top =
-    QY^\top/\sqrt M`. Rounding then disturbs the square roots of the eigenvalues, where in products of the covariance it
-    disturbs the eigenvalues, of which bfloat16 loses most, and lets small ones become negative and run away. T is
-    summed in float32. 3N + 1 products, that of the covariance among them.
+    For the data matrix :math:`Y = \sqrt M\,USV^\top` the chain takes Y, divided by
+    :math:`\sqrt M\lVert\Sigma\rVert_F^{1/2}`, to :math:`UV^\top` by :math:`Q_{k+1} = T_kQ_k` with T a polynomial of
+    :math:`W_k = Q_kQ_k^\top`, and :math:`USU^\top = QY^\top/\sqrt M`. With fewer positions than channels
+    :math:`Y^\top` takes the place of Y.
+
+    Rounding disturbs the square roots of the eigenvalues here. In products of the covariance, as in the usual coupled
+    iteration, it disturbs the eigenvalues: bfloat16 loses the small ones or makes them negative, from where they run
+    away, and in float32 the gradient fails on features of low rank.
 
     Args:
         x: features ``(B, d, M)``.
@@ -80,7 +124,7 @@ def polar_root(x: Tensor, steps: Steps, center: bool = True) -> Tensor:
         center: ``False`` takes the second moment instead of the covariance.
 
     Returns:
-        ``(B, d, d)`` in the dtype of ``x``.
+        ``(B, d, d)`` in the dtype of ``x``, differentiable by ordinary autograd.
 
     >>> import torch
     >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [2.0, 2.0, -2.0, -2.0]]], dtype=torch.bfloat16)
@@ -88,29 +132,20 @@ def polar_root(x: Tensor, steps: Steps, center: bool = True) -> Tensor:
     tensor([[[3., 0.],
              [0., 2.]]])
     """
-    y = features(x.float(), center)
-    rows = y.mT if few_positions(y) else y
-    n = rows.shape[1]
-    # The covariance of trace n keeps its entries and the features' inside float16's range.
-    length = _positive(torch.linalg.vector_norm(rows, dim=(1, 2), keepdim=True)) / n**0.5
-    z = (rows / length).to(x.dtype)
-    w = (z @ z.mT).float()
-    norm = _positive(torch.linalg.vector_norm(w, dim=(1, 2), keepdim=True))
-    w, q, scale = w / norm, z, norm.rsqrt()
-    eye = torch.eye(n, device=x.device)
-    for k, (c0, c1, c2) in enumerate(steps):
-        if k > 0:
-            w, scale = (q @ q.mT).float(), torch.ones_like(norm)
-        short = w.to(x.dtype)
-        t = c0 * eye + c1 * w + c2 * (short @ short).float()
-        q = (t * scale).to(x.dtype) @ q
-    root = (q.mT @ z if few_positions(y) else q @ z.mT).float()
-    out: Tensor = (root + root.mT) * (length / (2 * x.shape[2] ** 0.5))
+    y = features(at_least_float32(x), center)
+    chain = _chain(_rows(y), steps, x.dtype)
+    q, first = chain.last, chain.q[0]
+    root = (q.mT @ first if few_positions(y) else q @ first.mT).to(y.dtype)
+    out: Tensor = (root + root.mT) * (chain.length / (2 * y.shape[2] ** 0.5))
     return out.to(x.dtype)
 
 
 class _PolarRoot(torch.autograd.Function):
-    """``x, steps, center ->`` :func:`polar_root`, with the gradient in float32."""
+    """``x, steps, center ->`` :func:`polar_root`, which saves ``x`` only; the gradient is computed in float32.
+
+    The backward pass repeats the chain and goes back through it: with G the cotangent of TQ, that of W by way of T is
+    V = bB + c(BW + WB), B = GQᵀ + QGᵀ, and that of Q is TG + VQ.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, steps: Steps, center: bool) -> Tensor:
@@ -122,42 +157,71 @@ class _PolarRoot(torch.autograd.Function):
     @hand_written
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        y = x.float()
-        a, _ = gram(features(y, ctx.center))
-        return gradient(y, a, ctx.steps, True, ctx.center, grad.float()).to(x.dtype), None, None
+        y = features(at_least_float32(x), ctx.center)
+        chain = _chain(_rows(y), ctx.steps, y.dtype)
+        first, w0 = chain.q[0], chain.w[0]
+        s = (grad + grad.mT).to(y.dtype) / 2
+        g, direct = (first @ s, chain.last @ s) if few_positions(y) else (s @ first, s @ chain.last)
+        value = (g * chain.last).sum((1, 2), keepdim=True)
+        for (_, b, c), q, w, t in zip(ctx.steps[::-1], chain.q[::-1], chain.w[::-1], chain.t[::-1]):
+            twice = g @ q.mT
+            twice = twice + twice.mT
+            v = twice @ w
+            v = torch.add(twice * b, v + v.mT, alpha=c)
+            g = torch.baddbmm(t @ g, v, q)
+        g = g + direct
+        # The rest belongs to the norm that the covariance was divided by.
+        g = torch.addcmul(g, w0 @ first, value - (g * first).sum((1, 2), keepdim=True)) / y.shape[2] ** 0.5
+        g = g.mT if few_positions(y) else g
+        return (g - g.mean(2, keepdim=True) if ctx.center else g).to(x.dtype), None, None
+
+
+def _on_eigenvalues(w: Tensor, spectrum: Tensor, steps: Steps) -> Tensor:
+    """The chain on eigenvalues ``(B, n)``, divided by the norm of all of them."""
+    largest = spectrum.detach().amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1)
+    norm = _norm(spectrum / largest, (1,)) * largest
+    y = v = w / norm
+    for a, b, c in steps:
+        t = a + b * v + c * v * v
+        y, v = y * t, v * t * t
+    return y * norm.sqrt()
 
 
 def minimax_sqrt(x: Tensor, steps: int = 4, center: bool = True) -> Tensor:
     r"""Approximate square root of the covariance of ``x`` by ``steps`` minimax polynomials, in products only.
 
-    .. math:: W_0 = A = \Sigma/\lVert\Sigma\rVert_F,\quad T_k = a_kI + b_kW_k + c_kW_k^2,\quad
+    .. math:: A = W_0 = \Sigma/\lVert\Sigma\rVert_F,\quad T_k = a_kI + b_kW_k + c_kW_k^2,\quad
               W_{k+1} = W_kT_k^2;\qquad \sqrt{\lVert\Sigma\rVert_F}\;A\prod T_k
 
     Each T is the minimax approximation on the interval that the ones before leave. Roots from l to 1, times
     :math:`\sqrt{\lVert\Sigma\rVert_F}`, come out with at most a relative error; smaller ones between 0 and their value:
 
-    - 3 steps, 9 products: l = 0.05, error 7.5e-3
+    - 3 steps, 10 products: l = 0.05, error 7.5e-3
     - 4 steps, 13 products: l = 0.014, error 4.0e-3
-    - 5 steps, 17 products: l = 0.005, error 5.4e-4
-    - 6 steps, 21 products: l = 0.0015, error 1.3e-4
+    - 5 steps, 16 products: l = 0.005, error 5.4e-4
+    - 6 steps, 19 products: l = 0.0015, error 1.3e-4
 
-    Five Newton–Schulz steps are 12 products; ``benchmarks/README.md`` compares the errors on features of a network.
+    The covariance is one of the products; Newton–Schulz takes 13 for 5 steps. Of the 3N + 1, 2N + 1 have the
+    longer side of the data matrix in one dimension, where Newton–Schulz multiplies squares of the shorter side: with
+    many more positions than channels (or the reverse) that is cheaper.
+    ``benchmarks/README.md`` has errors and counts on features of a network.
 
     Args:
-        x: features ``(B, d, M)`` or ``(B, d, H, W)``. float16 and bfloat16 are taken by :func:`polar_root`, with the
-            products in that dtype and the gradient in float32.
+        x: features ``(B, d, M)`` or ``(B, d, H, W)``. In float16 and bfloat16 the products are of that dtype, sums and
+            the gradient of float32.
         steps: 3 to 6.
         center: ``False`` takes the root of the second moment instead of the covariance.
 
     Returns:
         ``(B, d, d)`` in the dtype of ``x``; an all-zero covariance gives zeros with a finite gradient. The gradient is
-        the polynomial's own.
+        that of the chain; the backward pass keeps the features only.
 
     Raises:
         ZooError: ``steps`` is not one of 3 to 6.
 
     It is meant for GPUs, ``torch.compile``, export and ONNX, where no fast eigendecomposition exists. On a CPU
-    :func:`matrix_power` gives the exact root at the same cost.
+    :func:`matrix_power` gives the exact root at the same cost; there, from 64 rows, the chain takes the eigenvalues.
 
     >>> import torch
     >>> x = torch.tensor([[[3.0, -3.0, 3.0, -3.0], [1.0, 1.0, -1.0, -1.0]]])
@@ -169,12 +233,12 @@ def minimax_sqrt(x: Tensor, steps: int = 4, center: bool = True) -> Tensor:
     the square root; ``scripts/minimax_coefficients.py`` computes them.
     """
     check_steps(steps)
-    x = as_matrix(x)
-    chain = COEFFICIENTS[steps]
+    x, chain = as_matrix(x), COEFFICIENTS[steps]
     with without_autocast(x):
-        if x.dtype not in HALF:
-            return polynomial_root(x, chain, True, center)
         if is_exported():
             return polar_root(x, chain, center)
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        if not half and not torch.compiler.is_compiling() and eigen_is_faster(x, steps):
+            return spectral_function(x, partial(_on_eigenvalues, steps=chain), center)
         out: Tensor = _PolarRoot.apply(x, chain, center)
         return out

@@ -107,7 +107,7 @@ def precision(a: Tensor) -> str | None:
 def iterate(
     a: Tensor, iterations: int, divided: bool, da: Tensor | None = None, precision: str = "ieee"
 ) -> tuple[Tensor, Tensor | None]:
-    """Newton–Schulz in product form as in :func:`gcpzoo.functional.polynomial_root.iterate`, in one kernel.
+    """Newton–Schulz in product form as in :func:`gcpzoo.functional.newton_schulz.iterate`, in one kernel.
 
     Args:
         a: ``(B, n, n)``, float32, symmetric, n at most 256.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from module_tester import noise, relative
 
-from gcpzoo.functional import covariance, newton_schulz_sqrt, polynomial_root
+from gcpzoo.functional import covariance, newton_schulz, newton_schulz_sqrt
 from gcpzoo.functional.small_side import few_positions, gram, side
 
 
@@ -20,13 +20,13 @@ def test_eigenvalues_serve_on_a_cpu_from_64_rows_and_three_steps(
     d: int, m: int, iterations: int, eigenvalues: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    plain = polynomial_root.spectral_function
+    plain = newton_schulz.spectral_function
 
     def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(args)
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(polynomial_root, "spectral_function", counted)
+    monkeypatch.setattr(newton_schulz, "spectral_function", counted)
     newton_schulz_sqrt(noise(2, d, m), iterations)
     assert bool(calls) == eigenvalues
 

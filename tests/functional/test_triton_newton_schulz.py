@@ -8,16 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 from module_tester import noise
-from torch import Tensor
 
-from gcpzoo.functional import polynomial_root
+from gcpzoo.functional.newton_schulz import iterate
 
 pytest.importorskip("triton", reason="Triton is not installed here; the PyTorch products are used instead")
-
-
-def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """The PyTorch products, with the kernel's arguments."""
-    return polynomial_root.iterate(a, (polynomial_root.NEWTON_SCHULZ,) * iterations, divided, da)
 
 
 @pytest.fixture
