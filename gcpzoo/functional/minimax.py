@@ -140,11 +140,14 @@ def polar_root(x: Tensor, steps: Steps, center: bool = True) -> Tensor:
     return out.to(x.dtype)
 
 
-class _PolarRoot(torch.autograd.Function):
+class PolarRoot(torch.autograd.Function):
     """``x, steps, center ->`` :func:`polar_root`, which saves ``x`` only; the gradient is computed in float32.
 
     The backward pass repeats the chain and goes back through it: with G the cotangent of TQ, that of W by way of T is
     V = bB + c(BW + WB), B = GQᵀ + QGᵀ, and that of Q is TG + VQ.
+
+    >>> PolarRoot.apply(torch.tensor([[[2.0, -2.0]]]), COEFFICIENTS[6], True).round(decimals=3)
+    tensor([[[2.]]])
     """
 
     @staticmethod
@@ -176,8 +179,21 @@ class _PolarRoot(torch.autograd.Function):
         return (g - g.mean(2, keepdim=True) if ctx.center else g).to(x.dtype), None, None
 
 
-def _on_eigenvalues(w: Tensor, spectrum: Tensor, steps: Steps) -> Tensor:
-    """The chain on eigenvalues ``(B, n)``, divided by the norm of all of them."""
+def on_eigenvalues(w: Tensor, spectrum: Tensor, steps: Steps) -> Tensor:
+    """The chain on eigenvalues, divided by the norm of all of them.
+
+    Args:
+        w: eigenvalues ``(B, n)``.
+        spectrum: all of them, ``(B, n)``.
+        steps: the coefficients.
+
+    Returns:
+        ``(B, n)``, about their roots.
+
+    >>> w = torch.tensor([[1.0, 4.0]])
+    >>> on_eigenvalues(w, w, COEFFICIENTS[6]).round(decimals=3)
+    tensor([[1., 2.]])
+    """
     largest = spectrum.detach().amax(1, keepdim=True)
     largest = torch.where(largest > 0, largest, 1)
     norm = _norm(spectrum / largest, (1,)) * largest
@@ -239,6 +255,6 @@ def minimax_sqrt(x: Tensor, steps: int = 4, center: bool = True) -> Tensor:
             return polar_root(x, chain, center)
         half = x.dtype in (torch.float16, torch.bfloat16)
         if not half and not torch.compiler.is_compiling() and eigen_is_faster(x, steps):
-            return spectral_function(x, partial(_on_eigenvalues, steps=chain), center)
-        out: Tensor = _PolarRoot.apply(x, chain, center)
+            return spectral_function(x, partial(on_eigenvalues, steps=chain), center)
+        out: Tensor = PolarRoot.apply(x, chain, center)
         return out

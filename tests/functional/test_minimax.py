@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from gcpzoo.errors import ZooError
-from gcpzoo.functional import matrix_power, minimax, minimax_sqrt, newton_schulz_sqrt, square_root
+from gcpzoo.functional import matrix_power, minimax, minimax_sqrt, newton_schulz, newton_schulz_sqrt, square_root
 from gcpzoo.functional.minimax import COEFFICIENTS, polar_root
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "minimax_coefficients.py"
@@ -65,7 +65,7 @@ def test_the_script_computes_the_table(script: ModuleType, steps: int) -> None:
     found, error = script.chain(script.BOUNDS[steps], steps)
     # The table has nine decimals.
     torch.testing.assert_close(torch.tensor(found), torch.tensor(COEFFICIENTS[steps]), rtol=0, atol=1e-8)
-    assert 0.9 * ERRORS[steps] < error < ERRORS[steps]
+    assert 0.8 * ERRORS[steps] < error < ERRORS[steps]
 
 
 def test_each_polynomial_of_the_script_is_at_its_largest_distance_in_four_places_in_turns(script: ModuleType) -> None:
@@ -108,7 +108,15 @@ def test_more_steps_are_nearer_and_four_are_nearer_than_ten_of_newton_schulz(d: 
     errors = [relative(minimax_sqrt(x, steps), exact) for steps in COEFFICIENTS]
     assert errors == sorted(errors, reverse=True)
     assert errors[1] < relative(newton_schulz_sqrt(x, 10), exact)
-    assert 25 * errors[1] < relative(newton_schulz_sqrt(x, 5), exact)
+    assert 15 * errors[1] < relative(newton_schulz_sqrt(x, 5), exact)
+
+
+@pytest.mark.parametrize("spectrum", ["1 / i", "i**-1.5", "(i <= 49) / i", "(-i / 25).exp()", "i**-2"])
+def test_four_steps_have_an_eighth_of_the_error_of_five_of_newton_schulz_or_less(spectrum: str) -> None:
+    i = torch.arange(1, 257, dtype=torch.float64)
+    w = eval(spectrum, {"i": i})[None]
+    usual = relative(newton_schulz.polynomial(w, w, iterations=5), w.sqrt())
+    assert 8 * relative(minimax.on_eigenvalues(w, w, COEFFICIENTS[4]), w.sqrt()) < usual
 
 
 @pytest.mark.parametrize(("d", "m"), [(70, 80), (80, 70)])
