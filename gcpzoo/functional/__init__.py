@@ -5,6 +5,7 @@ from gcpzoo.functional.cross_covariance import cross_covariance, svpn
 from gcpzoo.functional.dropcov import adaptive_drop_rate, channel_importance, drop_channels
 from gcpzoo.functional.gaussian import homogeneous
 from gcpzoo.functional.lyapunov import lyapunov_solve, lyapunov_sqrt, mpa_inv_sqrt, mpa_sqrt, mtp_inv_sqrt, mtp_sqrt
+from gcpzoo.functional.minimax import minimax_sqrt
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.released import released_covariance
 from gcpzoo.functional.riemannian import log_cholesky
@@ -29,6 +30,7 @@ __all__ = [
     "lyapunov_sqrt",
     "matrix_log",
     "matrix_power",
+    "minimax_sqrt",
     "mpa_inv_sqrt",
     "mpa_sqrt",
     "mtp_inv_sqrt",

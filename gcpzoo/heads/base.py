@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import ROOTS, as_matrix, reweight, square_root, triangle
 from gcpzoo.functional.checks import check_count, check_name
+from gcpzoo.functional.minimax import check_steps
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 from gcpzoo.heads.reduction import Reduction
 from gcpzoo.limits import ITERATIONS
@@ -221,6 +222,9 @@ class RootHead(SecondOrderHead):
         root: one of :data:`gcpzoo.functional.ROOTS`; ``None``: the head's own.
         iterations: Newton–Schulz steps of ``isqrt`` (5 for ResNets, 3 in GSoP-Net2 and on transformers) and of the
             gradient of ``svd_newton``; at most 1000.
+        steps: polynomials of ``minimax``, 3 to 6. That root needs matrix products only, as ``isqrt`` does, and is near
+            the exact one: the choice for GPUs, ``torch.compile`` and export, where ``eigh`` is slow or missing. On a
+            CPU ``exact`` costs the same.
 
     >>> from gcpzoo.heads import create_head
     >>> create_head("isqrt", in_features=8, iterations=3).root
@@ -235,11 +239,13 @@ class RootHead(SecondOrderHead):
         dim: int | Sequence[int] | None = None,
         root: str | None = None,
         iterations: int = 5,
+        steps: int = 4,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
         check_count("iterations", iterations, most=ITERATIONS)
-        self.iterations = iterations
+        check_steps(steps)
+        self.iterations, self.steps = iterations, steps
         self.switch_root(root or self.default_root)
 
     def switch_root(self, root: str) -> None:
@@ -269,7 +275,7 @@ class RootHead(SecondOrderHead):
         >>> head.square_root(torch.tensor([[[2.0, -2.0]]]))
         tensor([[[2.]]])
         """
-        return square_root(x, self.root, self.iterations, center)
+        return square_root(x, self.root, self.iterations, center, self.steps)
 
     def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(x)

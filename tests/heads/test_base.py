@@ -129,8 +129,8 @@ def test_every_root_squared_is_near_the_covariance(root: str) -> None:
     x = features(2, 5, 8, 8, dtype=torch.float64)
     sigma = covariance(x)
     r = square_root(x, root, iterations=12)
-    # The approximants of fixed degree are off by 1e-3 and 2e-2 at these condition numbers, all else is converged.
-    assert relative(r @ r, sigma) < {"mpa_lya": 1e-2, "mtp_lya": 3e-2}.get(root, 1e-6)
+    # What has a fixed degree is off by 1e-3, 2e-2 and 4e-3 at these condition numbers, all else is converged.
+    assert relative(r @ r, sigma) < {"mpa_lya": 1e-2, "mtp_lya": 3e-2, "minimax": 1e-2}.get(root, 1e-6)
 
 
 def test_top_n_root_keeps_the_eigenvalues_above_the_fiftieth() -> None:
