@@ -22,8 +22,8 @@ def gamma_democratic(x: Tensor, gamma: float = 0.5, iterations: int = 10, weight
               \alpha \leftarrow \alpha\circ\sqrt{c^\gamma/(\alpha\circ K\alpha)}\ \text{from}\ \mathbf 1,\qquad
               \sum_i\alpha_i x_ix_i^\top
 
-    At the fixed point a position's contribution :math:`\alpha_i(K\alpha)_i` is :math:`c_i^\gamma`: the same for all with
-    :math:`\gamma = 0`, that of the plain sum with :math:`\gamma = 1`.
+    At the fixed point a position's contribution :math:`\alpha_i(K\alpha)_i` is :math:`c_i^\gamma`: the same for all
+    with :math:`\gamma = 0`, that of the plain sum with :math:`\gamma = 1`.
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``, not centered; each sample is divided by its root mean square

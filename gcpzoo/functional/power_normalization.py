@@ -47,15 +47,11 @@ def sigme(p: Tensor, eta: float = 100.0) -> Tensor:
     return torch.tanh(0.5 * eta * p)
 
 
-def _signs(p: Tensor) -> Tensor:
-    """-1 for negative entries, else 1, also for 0, where the functions below have a slope."""
-    return torch.where(p < 0, -1, 1)
-
-
 def maxexp(p: Tensor, eta: float = 20.0) -> Tensor:
     r"""MaxExp, element-wise :math:`1 - (1 - p)^\eta`.
 
-    Negative entries, for which it is not made, give :math:`-(1 - (1 - |p|)^\eta)`.
+    Negative entries, for which it is not made, give :math:`-(1 - (1 - |p|)^\eta)`. An entry of exactly 0 passes no
+    gradient on, nor would a ReLU before the second moment.
 
     >>> import torch
     >>> maxexp(torch.tensor([0.0, 0.5, -0.5]), eta=2)
@@ -63,9 +59,8 @@ def maxexp(p: Tensor, eta: float = 20.0) -> Tensor:
 
     Source: as :func:`sigme`.
     """
-    sign = _signs(p)
-    below_one = (p * sign).clamp_max(1 - torch.finfo(p.dtype).eps)  # where the logarithm is finite
-    return -sign * torch.expm1(eta * torch.log1p(-below_one))
+    below_one = p.abs().clamp_max(1 - torch.finfo(p.dtype).eps)  # where the logarithm is finite
+    return -p.sign() * torch.expm1(eta * torch.log1p(-below_one))
 
 
 def gamma(p: Tensor, power: float = 0.5) -> Tensor:
@@ -77,7 +72,7 @@ def gamma(p: Tensor, power: float = 0.5) -> Tensor:
 
     Source: as :func:`sigme`.
     """
-    sign = _signs(p)
+    sign = torch.where(p < 0, -1, 1)
     return sign * (p * sign + FLOOR) ** power
 
 

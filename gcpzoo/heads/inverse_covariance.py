@@ -67,8 +67,8 @@ class SparseInverseCovariance(SecondOrderHead):
         rate: :math:`\lambda`, the length of the first step (5 in one of the authors' scripts).
 
     When to use: fine-grained and scene recognition, for which the paper reports it above iSQRT-COV. "Sparse" is
-    nominal: P is of the order of d and the steps are of the order of 0.01, so that with the default settings all of them
-    together move the result by 1e-3, and up to 3 % of its entries become 0. A larger ``rate`` makes more.
+    nominal: P is of the order of d and the thresholds are of the order of 0.01, so that with the default settings all
+    steps together move the result by 1e-3, and up to 3 % of its entries become 0. A larger ``rate`` makes more.
 
     Released code: divides by zero for ``steps=1``, computes an inverse in the last step without using it, and draws a
     tiny jitter at random, which matters 1e-7; here it is fixed. An all-zero map gives NaN there and zeros here.

@@ -33,10 +33,10 @@ class ParametricVectorization(SecondOrderHead):
 
     When to use: a short vector from many channels, without the covariance matrix, which is never formed.
 
-    The paper regularizes :math:`\gamma` by its square: the optimizer's weight decay does, unless
-    ``decay_norm_and_bias`` is false. Batch normalization and ReLU of the vector, optional in the paper, are not part of
-    the head. With one position z is 0. The division by M - 1 knows the number of positions: weights count as they are, 1
-    for a position that counts once, and it is by their sum less 1, or by 1 where that is less.
+    The paper regularizes :math:`\gamma` by its square: so does the optimizer's weight decay, unless
+    ``decay_norm_and_bias`` is false. Batch normalization and ReLU of the vector, optional there, are not part of the
+    head. With one position z is 0. Weights count as they are, 1 for a position that counts once, since their sum takes
+    the place of M; the divisor is at least 1.
 
     Released code: its square root needs a file that was not released.
 
