@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.functional.checks import check_count
-from gcpzoo.functional.covariance import as_matrix
+from gcpzoo.functional.covariance import as_matrix, unit_scale
 from gcpzoo.functional.weighting import check_weights
 
 
@@ -20,20 +20,20 @@ def gamma_democratic(x: Tensor, gamma: float = 0.5, iterations: int = 10, weight
 
     .. math:: K_{ij} = (x_i^\top x_j)^2,\quad c = K\mathbf 1,\qquad
               \alpha \leftarrow \alpha\circ\sqrt{c^\gamma/(\alpha\circ K\alpha)}\ \text{from}\ \mathbf 1,\qquad
-              \sum_i\alpha_i x_ix_i^\top
+              \tfrac1M\sum_i\alpha_i x_ix_i^\top
 
     At the fixed point a position's contribution :math:`\alpha_i(K\alpha)_i` is :math:`c_i^\gamma`: the same for all
     with :math:`\gamma = 0`, that of the plain sum with :math:`\gamma = 1`.
 
     Args:
-        x: features ``(B, d, M)`` or ``(B, d, H, W)``, not centered; each sample is divided by its root mean square
-            first, so that no power of four over- or underflows.
+        x: features ``(B, d, M)`` or ``(B, d, H, W)``, not centered.
         gamma: :math:`\gamma` in [0, 1].
         iterations: number of steps; the gradient goes through all.
         weights: ``(B, M)``, as :func:`reweight` takes them: a position of weight w counts w times.
 
     Returns:
-        ``(B, d, d)``. A position of zeros contributes nothing.
+        ``(B, d, d)``, up to a factor: features are divided by their largest entry, and sums over positions are means.
+        A position of zeros contributes nothing.
 
     Raises:
         ZooError: weights that :func:`reweight` refuses.
@@ -41,8 +41,8 @@ def gamma_democratic(x: Tensor, gamma: float = 0.5, iterations: int = 10, weight
     >>> import torch
     >>> x = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])  # two positions, one of nine times the energy
     >>> gamma_democratic(x, gamma=0.0, iterations=50)
-    tensor([[[1.0000, 0.0000],
-             [0.0000, 1.0000]]])
+    tensor([[[0.7071, 0.0000],
+             [0.0000, 0.7071]]])
 
     Source: Lin, Maji and Koniusz, ECCV 2018, section 3.
     """
@@ -52,9 +52,9 @@ def gamma_democratic(x: Tensor, gamma: float = 0.5, iterations: int = 10, weight
     if weights is not None:
         check_weights(x, weights)
         w = weights.to(x.dtype)
-        w = w / w.sum(1, keepdim=True)
         x = torch.where(w[:, None] > 0, x, 0)
-    x = x / _unless_zero(x.detach().square().mean((1, 2), keepdim=True).sqrt())
+    w = w / w.sum(1, keepdim=True)
+    x = unit_scale(x)
     kernel = (x.mT @ x).square()
     total = torch.einsum("bij,bj->bi", kernel, w)
     target = _unless_zero(total) ** gamma

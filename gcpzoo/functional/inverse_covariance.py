@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcpzoo.functional import lapack
 from gcpzoo.functional.checks import check_count
-from gcpzoo.functional.covariance import covariance
+from gcpzoo.functional.covariance import as_matrix, centered, covariance, unit_scale
 from gcpzoo.functional.newton_schulz import eigen_is_faster, iterate, trace_or_one
 from gcpzoo.functional.precision import hand_written
 from gcpzoo.functional.small_side import symmetric_product
@@ -18,8 +18,8 @@ from gcpzoo.functional.tracing import is_exported
 
 STEPS = 7
 """Newton–Schulz steps of one inverse in the released code."""
-GAP = 1e-10
-"""Distance to which eigenvalues are moved apart, in parts of the trace: float32 knows them to 1e-8."""
+GAP = 1e-11
+"""Distance to which eigenvalues are moved apart where they are divided by, in parts of the trace."""
 
 
 def _inverse_and_slope(w: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -53,19 +53,20 @@ class _Inverse(torch.autograd.Function):
             return out / trace
         w, u = lapack.eigh(a)
         w = w.double()
-        step = GAP * torch.arange(w.shape[1], dtype=w.dtype, device=w.device)
-        w = (w - step).cummax(1).values + step
-        inverse, slope = _inverse_and_slope(w, iterations)
-        ctx.save_for_backward(trace, inverse, slope, w, u)
+        inverse, _ = _inverse_and_slope(w, iterations)
+        ctx.save_for_backward(trace, w, u)
         return symmetric_product(u * (inverse[:, None] / trace).to(u.dtype), u.mT)
 
     @staticmethod
     @hand_written
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        trace, value, *saved = ctx.saved_tensors
+        trace, *saved = ctx.saved_tensors
         c = (grad + grad.mT) / 2
         if ctx.eigen:
-            slope, w, u = saved
+            w, u = saved
+            step = GAP * torch.arange(w.shape[1], dtype=w.dtype, device=w.device)
+            w = (w - step).cummax(1).values + step
+            value, slope = _inverse_and_slope(w, ctx.iterations)
             d = symmetric_product(u.mT @ c, u)
             diagonal = d.diagonal(dim1=1, dim2=2)
             by_trace = -(diagonal * (value + slope * w)).sum(1)
@@ -74,7 +75,7 @@ class _Inverse(torch.autograd.Function):
             d.diagonal(dim1=1, dim2=2).add_(by_trace.to(d.dtype)[:, None])
             d = symmetric_product(u @ d, u.mT)
         else:
-            (a,) = saved
+            value, a = saved
             z, dz = iterate(a, ctx.iterations, True, c)
             assert dz is not None
             d = dz @ z
@@ -192,7 +193,7 @@ def sparse_inverse_covariance(
     Source: Rahman et al., CVPR 2023, algorithm 2.
     """
     check_count("steps", steps)
-    sigma = covariance(x)
+    sigma = covariance(unit_scale(centered(as_matrix(x))), center=False)
     silent = _trace(sigma) == 0
     c = _or_identity(sigma / torch.where(silent, 1, _trace(sigma)), silent)
     p = newton_schulz_inverse(c, iterations, jitter)

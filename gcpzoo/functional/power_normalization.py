@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.functional.checks import check_count
-from gcpzoo.functional.covariance import covariance
+from gcpzoo.functional.covariance import as_matrix, covariance, unit_scale
 from gcpzoo.functional.newton_schulz import trace_or_one
 from gcpzoo.functional.small_side import symmetric_function
 from gcpzoo.limits import ITERATIONS
@@ -30,7 +30,8 @@ def shares(x: Tensor, floor: float = FLOOR) -> Tensor:
     tensor([[[0.5000, 0.5000],
              [0.5000, 0.5000]]])
     """
-    s = covariance(x, center=False)
+    x = as_matrix(x)
+    s = covariance(x if floor else unit_scale(x), center=False)
     return s / (trace_or_one(s) + floor)
 
 

@@ -65,6 +65,7 @@ class SparseInverseCovariance(SecondOrderHead):
         steps: n. The last has the length 0, so that n - 1 count; ``steps=1`` makes one of full length.
         sparsity: :math:`\rho`, the threshold.
         rate: :math:`\lambda`, the length of the first step (5 in one of the authors' scripts).
+        iterations: Newton–Schulz steps of each inverse, 7 in the released code.
 
     When to use: fine-grained and scene recognition, for which the paper reports it above iSQRT-COV. "Sparse" is
     nominal: P is of the order of d and the thresholds are of the order of 0.01, so that with the default settings all
@@ -90,13 +91,16 @@ class SparseInverseCovariance(SecondOrderHead):
         steps: int = 5,
         sparsity: float = 0.01,
         rate: float = 1.0,
+        iterations: int = 7,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
         check_count("steps", steps, most=ITERATIONS)
         check_not_negative("sparsity", sparsity)
         check_positive("rate", rate)
+        check_count("iterations", iterations, most=ITERATIONS)
+        self.iterations = iterations
         self.steps, self.sparsity, self.rate = steps, sparsity, rate
 
     def normalize(self, x: Tensor) -> Tensor:
-        return sparse_inverse_covariance(x, self.steps, self.sparsity, self.rate)
+        return sparse_inverse_covariance(x, self.steps, self.sparsity, self.rate, self.iterations)
