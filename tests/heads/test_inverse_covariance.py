@@ -158,6 +158,17 @@ def test_an_all_zero_map_gives_zeros_with_a_finite_gradient(name: str, d: int) -
     assert (x.grad[0] != 0).any()
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e12])
+def test_isice_does_not_depend_on_the_scale_of_the_features(scale: float) -> None:
+    x = features(2, 6, 4, 4)
+    head = create_head("isice", in_features=6)
+    y = (x * scale).requires_grad_()
+    out = head(y)
+    out.square().sum().backward()
+    assert relative(out, head(x)) < 1e-5
+    assert y.grad.isfinite().all()
+
+
 def test_thresholds_that_leave_nothing_give_finite_values() -> None:
     x = features(2, 6, 4, 4).requires_grad_()
     out = create_head("isice", in_features=6, sparsity=100.0, rate=100.0)(x)

@@ -102,6 +102,17 @@ def test_one_channel_alone_has_the_whole_share_and_a_finite_gradient() -> None:
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e12])
+def test_sigme_does_not_depend_on_the_scale_of_the_features(scale: float) -> None:
+    x = features(2, 6, 4, 4)
+    head = create_head("sigme", in_features=6)
+    y = (x * scale).requires_grad_()
+    out = head(y)
+    out.square().sum().backward()
+    assert relative(out, head(x)) < 1e-6
+    assert y.grad.isfinite().all()
+
+
 def test_small_shares_keep_their_digits() -> None:
     p = torch.tensor([1e-7, 1e-5])
     expected = -torch.expm1(20 * torch.log1p(-p.double()))
