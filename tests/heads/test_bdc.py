@@ -99,6 +99,12 @@ def test_the_temperature_of_a_batch_learns_from_all_samples() -> None:
     assert relative(head.temperature.grad, together) < 1e-5
 
 
+def test_wrong_weights_are_named_with_the_sizes_of_the_call_also_in_groups() -> None:
+    head = create_head("bdc", in_features=4, cov_groups=2)
+    with pytest.raises(ZooError, match=r"weights must be \(B, M\) = \(3, 9\), .* got shape \(3, 8\)"):
+        head(features(3, 4, 3, 3), weights=torch.ones(3, 8))
+
+
 def test_it_keeps_one_matrix_beside_the_features() -> None:
     kept: dict[int, int] = {}
 

@@ -169,6 +169,15 @@ def test_isice_does_not_depend_on_the_scale_of_the_features(scale: float) -> Non
     assert y.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("d", [6, 70])
+def test_the_jitter_bounds_the_inverse_of_next_to_nothing(d: int) -> None:
+    x = features(1, d, 4, 4, dtype=torch.float64) * 1e-12
+    expected = textbook(torch.zeros(1, d, d, dtype=torch.float64), 7)
+    assert relative(inverse_covariance(x), expected) < 1e-6
+    other = inverse_covariance(x, jitter=torch.zeros(d, dtype=torch.float64))
+    assert relative(other, expected) > 0.1
+
+
 def test_thresholds_that_leave_nothing_give_finite_values() -> None:
     x = features(2, 6, 4, 4).requires_grad_()
     out = create_head("isice", in_features=6, sparsity=100.0, rate=100.0)(x)
