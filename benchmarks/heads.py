@@ -8,7 +8,7 @@ vector, without a reduction layer. ``ratio`` is the median over the rounds of te
 
 Versions: ``textbook`` (benchmarks/textbook.py); ``gcpzoo`` (what the head does here); for isqrt both of its ways,
 ``eigen`` (the polynomial on the eigenvalues, on a CPU from 64 rows) and ``iterated`` (products). The study table adds
-``recomputed`` (the head with ``recompute=True``, which keeps the features only) and ``eigh alone`` (the
+``recomputed`` (the head with ``recompute=True``, which keeps the features only) and, for the roots, ``eigh alone`` (the
 eigendecomposition of the smaller side and nothing else: the limit of any head that needs it). The study minimax has
 that root with 4 steps, its textbook that of isqrt with 5.
 
@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gcpzoo.functional import (
     as_matrix,
+    distance_covariance,
     lapack,
     matrix_power,
     minimax,
@@ -47,6 +48,7 @@ from gcpzoo.functional import (
     newton_schulz,
     newton_schulz_sqrt,
     share_threads,
+    sparse_inverse_covariance,
     spectral_function,
     svd_sqrt,
     triangle,
@@ -60,7 +62,8 @@ Case = tuple[str, int, int, int, int]  # head, d, side of the map, batch, iterat
 
 CLOCK = time.perf_counter
 HEADS = (("isqrt", 5), ("mpn_cov", 0))
-TABLE = (*HEADS, ("svd_pade", 0))
+TABLE = (*HEADS, ("svd_pade", 0), ("bdc", 0), ("isice", 5))
+BY_EIGH = ("isqrt", "mpn_cov", "svd_pade")
 MAPS = ((256, 7, 32), (256, 14, 32), (256, 28, 16), (128, 14, 32))
 STUDIES: dict[str, list[Case]] = {
     "table": [(head, d, side, batch, n) for head, n in TABLE for d, side, batch in MAPS],
@@ -83,7 +86,8 @@ def versions(head: str, n: int, study: str) -> dict[str, Version]:
     if study not in ("table", "minimax"):
         return {name: chosen[name] for name in ("textbook", "gcpzoo")}
     chosen["recomputed"] = partial(checkpoint, chosen["gcpzoo"], use_reentrant=False)
-    chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float32 if head == "isqrt" else torch.float64)
+    if head in BY_EIGH:
+        chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float32 if head == "isqrt" else torch.float64)
     return chosen
 
 
@@ -97,6 +101,17 @@ def own_versions(head: str, n: int) -> dict[str, Version]:
             "textbook": partial(textbook.isqrt, iterations=5),
             "gcpzoo": lambda x: triangle(minimax_sqrt(x, n)),
             "iterated": lambda x: triangle(minimax.PolarRoot.apply(as_matrix(x), minimax.COEFFICIENTS[n], True)),
+        }
+    if head == "bdc":
+        tau = torch.tensor([[-6.0]], requires_grad=True)
+        return {
+            "textbook": partial(textbook.bdc, temperature=tau),
+            "gcpzoo": lambda x: triangle(distance_covariance(x, tau)),
+        }
+    if head == "isice":
+        return {
+            "textbook": partial(textbook.isice, steps=n),
+            "gcpzoo": lambda x: triangle(sparse_inverse_covariance(x, n)),
         }
     polynomial = partial(newton_schulz.polynomial, iterations=n)
     return {

@@ -30,7 +30,15 @@ import torch
 from torch import Tensor
 from training_step import measure as training_step
 
-from gcpzoo.functional import matrix_power, minimax_sqrt, newton_schulz_sqrt, svd_sqrt, triangle
+from gcpzoo.functional import (
+    distance_covariance,
+    matrix_power,
+    minimax_sqrt,
+    newton_schulz_sqrt,
+    sparse_inverse_covariance,
+    svd_sqrt,
+    triangle,
+)
 from gcpzoo.training.run_report import hardware
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,6 +50,11 @@ HEADS: dict[str, tuple[Version, Version]] = {  # textbook, gcpzoo
     "minimax": (textbook.isqrt, lambda x: triangle(minimax_sqrt(x, 4))),
     "mpn_cov": (textbook.mpn_cov, lambda x: triangle(matrix_power(x))),
     "svd_pade": (textbook.mpn_cov, lambda x: triangle(svd_sqrt(x, "pade"))),
+    "bdc": (
+        lambda x: textbook.bdc(x, x.new_full((1, 1), -6)),
+        lambda x: triangle(distance_covariance(x, x.new_full((1, 1), -6))),
+    ),
+    "isice": (textbook.isice, lambda x: triangle(sparse_inverse_covariance(x))),
 }
 
 
