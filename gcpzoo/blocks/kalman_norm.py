@@ -303,7 +303,7 @@ def insert_kalman_norm(backbone: nn.Module, split_num: int = 1, rate: float = 0.
     if not blocks or not isinstance(first, nn.BatchNorm2d):
         raise ZooError("kalman_norm: the backbone must be a ResNet of torchvision with at least its first stage")
     for block in blocks:
-        if not isinstance(block, BasicBlock | Bottleneck):
+        if type(block) not in (BasicBlock, Bottleneck):  # a subclass may compute something else
             raise ZooError(
                 f"kalman_norm: the blocks must be those of torchvision's ResNets, got {type(block).__name__}"
             )
