@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from gcpzoo import heads
-from gcpzoo.blocks import GSoP, insert_gsop
+from gcpzoo import blocks, heads
 from gcpzoo.functional import ROOTS, matrix_power, square_root
 from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
 from gcpzoo.heads.reduction import Reduction
@@ -35,6 +34,11 @@ MODULES = (
     "gap", "bcnn", "improved_bcnn", "cbp", "mpn_cov", "isqrt", "svd", "mpa_lya", "seb", "riemannian", "dropcov",
     "gaussian", "mgcrp", "bdc", "inverse_covariance", "smso", "power_normalization", "democratic",
 )  # fmt: skip
+BLOCKS = {
+    "gsop": (blocks.insert_gsop, blocks.GSoP),
+    "kalman_norm": (blocks.insert_kalman_norm, blocks.KalmanNorm),
+    "zca_whitening": (blocks.insert_zca_whitening, blocks.ZCAWhitening),
+}
 INTRODUCTION = """# Heads
 
 A head turns a feature map (B, C, h, w) into the vector that the classifier sees. All second-order heads share one
@@ -166,8 +170,9 @@ def page(results: dict[str, Any]) -> str:
                 lines.append(f"\n### {cls.name}\n\n{markdown(cls.__doc__ or '')}\n\n**Defaults.** {defaults(cls.name)}")
             else:
                 lines.append(f"\n{markdown(cls.__doc__ or '')}")
-    lines.append("\n## Blocks inside the network\n\n### gsop\n")
-    lines += [markdown(insert_gsop.__doc__ or ""), "", markdown(GSoP.__doc__ or "")]
+    lines.append("\n## Blocks inside the network")
+    for name, parts in BLOCKS.items():
+        lines.append(f"\n### {name}\n\n" + "\n\n".join(markdown(part.__doc__ or "") for part in parts))
     return "\n".join(lines) + "\n"
 
 

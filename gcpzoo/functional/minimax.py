@@ -12,7 +12,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.functional.covariance import as_matrix
 from gcpzoo.functional.newton_schulz import eigen_is_faster
 from gcpzoo.functional.precision import at_least_float32, hand_written, without_autocast
-from gcpzoo.functional.small_side import features, few_positions
+from gcpzoo.functional.small_side import features, few_positions, side
 from gcpzoo.functional.spectral import spectral_function
 from gcpzoo.functional.tracing import is_exported
 
@@ -254,7 +254,7 @@ def minimax_sqrt(x: Tensor, steps: int = 4, center: bool = True) -> Tensor:
         if is_exported():
             return polar_root(x, chain, center)
         half = x.dtype in (torch.float16, torch.bfloat16)
-        if not half and not torch.compiler.is_compiling() and eigen_is_faster(x, steps):
+        if not half and not torch.compiler.is_compiling() and eigen_is_faster(x, side(x), steps):
             return spectral_function(x, partial(on_eigenvalues, steps=chain), center)
         out: Tensor = PolarRoot.apply(x, chain, center)
         return out

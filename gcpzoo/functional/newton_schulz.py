@@ -158,19 +158,11 @@ def polynomial(w: Tensor, spectrum: Tensor, iterations: int) -> Tensor:
     return y * trace.sqrt()
 
 
-<<<<<<< HEAD
-def eigen_is_faster(x: Tensor, iterations: int) -> bool:
-=======
 def eigen_is_faster(x: Tensor, rows: int, iterations: int) -> bool:
->>>>>>> wt_stat
     """Decide where ``eigh`` beats the products: on a CPU it costs a third of the 36 products of 5 steps.
 
     That holds if the batch has a part for every thread; measured with one and two threads.
 
-<<<<<<< HEAD
-    >>> eigen_is_faster(torch.ones(8, 256, 196), iterations=5), eigen_is_faster(torch.ones(8, 256, 49), iterations=5)
-    (True, False)
-=======
     Args:
         x: ``(B, …)``, the features or the matrices.
         rows: of the matrices.
@@ -179,7 +171,6 @@ def eigen_is_faster(x: Tensor, rows: int, iterations: int) -> bool:
     >>> import torch
     >>> eigen_is_faster(torch.ones(64, 16, 16), rows=16, iterations=5)
     False
->>>>>>> wt_stat
     """
     busy = x.shape[0] >= torch.get_num_threads() or torch.get_num_threads() < 4
     return x.device.type == "cpu" and busy and rows >= 64 and iterations > 2
@@ -221,11 +212,7 @@ def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> T
     if is_exported():
         value, divided = (partial(_root, iterations=iterations, divided=small) for small in (False, True))
         return symmetric_function(x, value, divided, center)
-<<<<<<< HEAD
-    if not torch.compiler.is_compiling() and eigen_is_faster(x, iterations):
-=======
     if not torch.compiler.is_compiling() and eigen_is_faster(x, side(x), iterations):
->>>>>>> wt_stat
         return spectral_function(x, partial(polynomial, iterations=iterations), center, precision=x.dtype)
     out: Tensor = NewtonSchulz.apply(x, iterations, center)
     return out

@@ -145,7 +145,9 @@ class SvdTopN(SvdRoot):
 class SvdNewton(SvdRoot):
     """SVD-Newton: the accurate root with the gradient of a few Newton–Schulz steps.
 
-    The gradient takes ``iterations`` steps, 3 as in the released code.
+    The gradient takes ``iterations`` steps, by default 3 as in the authors' released layer. Their training script
+    takes 10 (``iterations=10``). In the hybrid protocol, which switches an ``isqrt`` head over, they stay those of
+    ``isqrt``, 5.
 
     >>> from gcpzoo.heads import create_head
     >>> create_head("svd_newton", in_features=8).root
