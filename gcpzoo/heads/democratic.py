@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
-from gcpzoo.errors import ZooError
 from gcpzoo.functional import gamma_democratic
-from gcpzoo.functional.checks import check_count
+from gcpzoo.functional.checks import check_count, check_probability
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.heads.bcnn import signed_sqrt
 from gcpzoo.heads.registry import register
@@ -53,8 +51,7 @@ class GammaDemocraticPooling(SecondOrderHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
-        if not isinstance(gamma, Real) or isinstance(gamma, bool) or not 0 <= gamma <= 1:
-            raise ZooError(f"gamma must be between 0 and 1, got {gamma!r}")
+        check_probability("gamma", gamma)
         check_count("iterations", iterations, most=ITERATIONS)
         self.gamma, self.iterations = gamma, iterations
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.functional.checks import check_probability
 from gcpzoo.heads import Head, create_head, head_arguments
 from gcpzoo.heads.registry import check_arguments, head_class
 from gcpzoo.limits import CHANNELS, CLASSES, LAYERS
@@ -291,8 +292,7 @@ def _check(backbone: Any, head: Any, num_classes: Any, dim: Any, fusion: Any, hi
             f"hidden must be a list of positive sizes, got {repr(hidden)[:100]} "
             f"(limits: {LAYERS} layers of at most {CHANNELS:,})"
         )
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-        raise ZooError(f"dropout must be a number between 0 and 1, got {dropout!r}")
+    check_probability("dropout", dropout)
 
 
 def _check_backbone_args(value: Any) -> dict[str, Any]:

@@ -79,5 +79,5 @@ def test_weights_have_a_gradient_and_no_scale() -> None:
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.5, float("nan"), "half"])
 def test_a_gamma_beyond_its_range_is_refused(gamma: object) -> None:
-    with pytest.raises(ZooError, match="gamma must be between 0 and 1, got"):
+    with pytest.raises(ZooError, match="gamma must be a number between 0 and 1, got"):
         create_head("gamma_democratic", in_features=8, gamma=gamma)
