@@ -182,9 +182,9 @@ def sparse_inverse_covariance(
         iterations, jitter: see :func:`newton_schulz_inverse`.
 
     Returns:
-        :math:`P/\sqrt{\operatorname{tr}P}`, ``(B, d, d)``; zeros for a sample without variance. The gradient jumps where
-        an entry meets a threshold: with d = 256 the rounding of float32 takes a few of 65,536 entries across, which is
-        up to 1e-2 of the gradient, whichever way the inverses are computed.
+        :math:`P/\sqrt{\operatorname{tr}P}`, ``(B, d, d)``; zeros for a sample without variance. The gradient jumps
+        where an entry meets a threshold: with d = 256 the rounding of float32 takes a few of 65,536 entries across,
+        which can be 1e-2 of the gradient.
 
     >>> import torch
     >>> x = torch.tensor([[[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]]])  # the inverse of C is 2I
