@@ -23,9 +23,10 @@ class Head(nn.Module):
     """Feature map ``(B, C, h, w)`` to the vector ``(B, out_features)`` that the classifier sees.
 
     ``head(x, tokens=True)`` reads tokens ``(B, N, C)`` instead, without a class token. ``head(x, weights=w)`` weighs
-    the positions by ``w`` ``(B, M)``, 0 for a masked one, see :func:`~gcpzoo.functional.reweight`; the batch
-    normalization of a reduction layer sees all positions in training. A map of another shape, such as a volume
-    ``(B, C, T, h, w)``, is flattened before: ``head(x.flatten(2))`` reads ``(B, C, M)``.
+    the positions by ``w`` ``(B, M)``, 0 for a masked one, see :func:`~gcpzoo.functional.reweight`; ``bdc`` and
+    ``smso``, which know the number of positions, take the sum of the weights for it. The batch normalization of a
+    reduction layer sees all positions in training. A map of another shape, such as a volume ``(B, C, T, h, w)``, is
+    flattened before: ``head(x.flatten(2))`` reads ``(B, C, M)``.
 
     Args:
         in_features: channels of the feature map.

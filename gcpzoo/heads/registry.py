@@ -106,6 +106,6 @@ def list_heads() -> list[str]:
     """Names of all heads, sorted.
 
     >>> list_heads()[:3]
-    ['bcnn', 'cbp', 'cho_tmlr']
+    ['asinhe', 'bcnn', 'bdc']
     """
     return sorted(REGISTRY)
