@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 CHANNELS, POSITIONS, BATCH = 256, (7, 14, 28), 4
 MODULES = (
     "gap", "bcnn", "improved_bcnn", "cbp", "mpn_cov", "isqrt", "svd", "mpa_lya", "seb", "riemannian", "dropcov",
-    "gaussian", "mgcrp",
+    "gaussian", "mgcrp", "bdc", "inverse_covariance", "smso", "power_normalization", "democratic",
 )  # fmt: skip
 BLOCKS = {
     "gsop": (blocks.insert_gsop, blocks.GSoP),
@@ -150,8 +150,10 @@ def page(results: dict[str, Any]) -> str:
         lines.append(f"| [{name}](#{name}) | {row['out_features']:,} | {row['parameters']:,} | {counts} | {times} |")
     lines.append(
         "\n## How far each root is from the exact one\n\n‖R − Σ^½‖ / ‖Σ^½‖ in float64 for features with a decaying\n"
-        f"spectrum, d = {CHANNELS}; `isqrt` with 5 steps. Any head that takes a root can take each of these (`root=`)\n"
-        "and exchange it at run time (`head.switch_root`).\n"
+        f"spectrum, d = {CHANNELS}; `isqrt` with 5 steps, `minimax` with 4. Any head that takes a root can take each\n"
+        "of these (`root=`) and exchange it at run time (`head.switch_root`). On a GPU, under `torch.compile` and in\n"
+        "ONNX an eigendecomposition is slow or missing: `head.switch_root('minimax')` before the export takes the\n"
+        "place of the exact root of `mpn_cov` and the `svd_` heads. On a CPU the exact root costs the same.\n"
     )
     lines.append(f"| root | {' | '.join(sides)} |\n|---|{'---:|' * len(sides)}")
     for root, distances in results["roots"].items():
