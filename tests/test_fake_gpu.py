@@ -13,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torchvision.models import resnet18
 
 import gcpzoo
 import gcpzoo.functional
+from gcpzoo.blocks import insert
 from gcpzoo.blocks.gsop import ATTENTIONS, GSoP
 from gcpzoo.heads import create_head
 
@@ -82,6 +84,12 @@ def test_head(head: str, side: int, imagined: None) -> None:
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_gsop(attention: str, imagined: None) -> None:
     run(GSoP(64, attention), 2, 64, 16, 16)
+
+
+@pytest.mark.parametrize("block", [{"kalman_norm": {"split_num": 2}}, {"zca_whitening": {"groups": 4}}], ids=str)
+def test_a_network_with_other_normalizations(block: dict[str, Any], imagined: None) -> None:
+    for training in (True, False):
+        run(insert(resnet18(), block).train(training), 4, 3, 64, 64)
 
 
 class Wrong(nn.Module):

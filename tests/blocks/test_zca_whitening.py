@@ -89,6 +89,14 @@ def test_any_batch_normalization_can_be_replaced_by_its_path() -> None:
     assert torch.equal(again.eval()(x), model.eval()(x))
 
 
+def test_features_that_are_no_numbers_give_none_and_no_error() -> None:
+    x = features(4, 6, 4, 4)
+    x[0, 0, 0, 0] = torch.nan
+    out = ZCAWhitening(6, groups=2)(x)
+    assert out[:, :3].isnan().all()
+    assert out[:, 3:].isfinite().all()
+
+
 def test_half_precision_is_whitened_in_float32() -> None:
     x = features(8, 6, 4, 4).bfloat16()
     module = ZCAWhitening(6)
