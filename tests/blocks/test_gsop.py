@@ -16,18 +16,10 @@ from torchvision.models import resnet18, resnet50
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from gcpzoo.blocks import insert
-from gcpzoo.blocks.gsop import ATTENTIONS, GSoPBlock
+from gcpzoo.blocks.gsop import ATTENTIONS, GSoP, GSoPBlock
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.convert.common import rename, renames
 from gcpzoo.models.gcpnet import create_model
-
-# The authors' names of the layers of an attention, and ours.
-LAYERS = {
-    "conv_for_DR": "reduce",
-    "bn_for_DR": "norm",
-    "row_bn": "weights.norm",
-    "row_conv_group": "weights.rows",
-    "fc_adapt_channels": "weights.mix",
-}
 
 
 def in_stage(block: nn.Module, **args: Any) -> GSoPBlock:
@@ -97,21 +89,14 @@ def made(key: str, shape: list[int]) -> Tensor:
     return 1 + 0.1 * value if key.endswith("weight") else 0.1 * value
 
 
-def renamed(key: str) -> str:
-    layer, parameter = key.rsplit(".", 1)
-    plain = layer.removesuffix("_for_spatial").removesuffix("_spatial")
-    if plain not in LAYERS:
-        return key
-    return f"gsop.{'channel' if plain == layer else 'position'}.{LAYERS[plain]}.{parameter}"
-
-
 @pytest.mark.parametrize("name", ["gsop_channel_stride1", "gsop_channel_stride2", "gsop_position"])
 def test_block_gives_the_authors_values_and_gradients(name: str) -> None:
     facts = json.loads((GOLDEN / "blocks" / f"{name}.json").read_text())
     case = load_file(GOLDEN / "blocks" / f"{name}.safetensors")
     planes = facts["planes"]
     block = in_stage(Bottleneck(4 * planes, planes), attention=facts["attention"], attention_dim=facts["attention_dim"])
-    block.load_state_dict({renamed(k): made(k, shape) for k, shape in facts["state_dict"].items()})
+    theirs = {k: made(k, shape) for k, shape in facts["state_dict"].items()}
+    block.load_state_dict(rename(theirs, renames(GSoP.RELEASED_NAMES, ours="gsop.")))
     x = case["x"].clone().requires_grad_()
     out = block.eval()(x)
     assert relative(out, case["out"]) < 1e-5  # float32
