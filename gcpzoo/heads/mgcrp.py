@@ -48,8 +48,8 @@ class CrossCovariancePooling(Head):
             same in both projections and before the mean is taken away.
         dropout: probability of the dropout of single entries of the vector in training.
 
-    When to use: on the visual tokens of a transformer, beside its class token. DropCov's transformers are this head with
-    ``normalization=None``, ``token_dropout=0.2`` and ``dropout=0.5``, and a model with ``fusion="sum"``.
+    When to use: on the visual tokens of a transformer, beside its class token. DropCov's transformers are this head
+    with ``normalization=None``, ``token_dropout=0.2`` and ``dropout=0.5``, in a model with ``fusion="sum"``.
 
     Released code: subtracts one mean per head, over tokens and channels, instead of each channel's own. All published
     models do so, and so does the default here; ``mean="channel"`` is the covariance. DropCov's models project a third,
