@@ -50,7 +50,7 @@ def check_probability(name: str, value: Any) -> None:
     ...
     gcpzoo.errors.ZooError: dropout must be a number between 0 and 1, got 1.5
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ZooError(f"{name} must be a number between 0 and 1, got {value!r}")
 
 
