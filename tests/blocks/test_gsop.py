@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from module_tester import GOLDEN, Compiles, Exports, ModuleTester, features, noise, relative
+from module_tester import GOLDEN, Compiles, Exports, ModuleTester, NeedsTwoValues, features, noise, relative
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
@@ -30,7 +30,7 @@ def in_stage(block: nn.Module, **args: Any) -> GSoPBlock:
     return net.layer1[0]
 
 
-class GSoPTester(ModuleTester):
+class GSoPTester(NeedsTwoValues, ModuleTester):
     attention: str
     channels = 8
     gradcheck_sizes = ((2, 3),)
@@ -42,18 +42,6 @@ class GSoPTester(ModuleTester):
 
     def output_shape(self, module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
-
-    # One value a channel has no batch statistics: torch refuses to train on a single position.
-    def test_gives_finite_values_of_the_promised_shape(self, size: tuple[int, int, int], training: bool) -> None:
-        if training and size == (1, 1, 1):
-            with pytest.raises(ValueError, match="more than 1 value per channel"):
-                self.make().train()(features(1, self.channels, 1, 1))
-        else:
-            super().test_gives_finite_values_of_the_promised_shape(size, training)
-
-    test_gives_finite_values_of_the_promised_shape.pytestmark = (
-        ModuleTester.test_gives_finite_values_of_the_promised_shape.pytestmark
-    )
 
 
 class TestChannel(GSoPTester):
