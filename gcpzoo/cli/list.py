@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser("list", help="models of the zoo, heads, backbones")
     p.add_argument("pattern", nargs="?", default="*", help="names to show, e.g. 'resnet50_*'")
     p.add_argument("--heads", action="store_true", help="list the heads instead, with their papers")
-    p.add_argument("--backbones", action="store_true", help="list torchvision's backbones instead")
+    p.add_argument("--backbones", action="store_true", help="list torchvision's and the zoo's own backbones instead")
     p.add_argument("--timm", action="store_true", help="list timm's backbones too")
     p.add_argument("--json", action="store_true", help="as JSON")
     p.set_defaults(handler=run)

@@ -1,7 +1,7 @@
 """Pure tensor mathematics of covariance pooling: batched, differentiable, on torch alone."""
 
 from gcpzoo.functional.covariance import as_matrix, covariance, triangle
-from gcpzoo.functional.cross_covariance import cross_covariance, svpn
+from gcpzoo.functional.cross_covariance import cross_covariance, multi_head_cross_covariance, svpn
 from gcpzoo.functional.democratic import gamma_democratic
 from gcpzoo.functional.distance_covariance import distance_covariance
 from gcpzoo.functional.dropcov import adaptive_drop_rate, channel_importance, drop_channels
@@ -48,6 +48,7 @@ __all__ = [
     "mpa_sqrt",
     "mtp_inv_sqrt",
     "mtp_sqrt",
+    "multi_head_cross_covariance",
     "newton_schulz_inverse",
     "newton_schulz_sqrt",
     "parametric_vector",

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcpzoo.functional import as_matrix, cross_covariance, reweight, svpn
-from gcpzoo.functional.checks import check_choice, check_count, check_positive
+from gcpzoo.functional import as_matrix, multi_head_cross_covariance, svpn
+from gcpzoo.functional.checks import check_choice, check_count, check_positive, check_probability
 from gcpzoo.functional.cross_covariance import MEANS
 from gcpzoo.functional.precision import at_least_float32, without_autocast
 from gcpzoo.heads.base import Head
@@ -43,12 +44,17 @@ class CrossCovariancePooling(Head):
             ``start``), or ``None`` as in DropCov's transformers.
         alpha: the power of svPN.
         mean: ``"scalar"`` or ``"channel"``, see :func:`~gcpzoo.functional.cross_covariance`.
+        token_dropout: p; training multiplies each token, in each head, by 0 with probability p, else by 1/(1 - p), the
+            same in both projections and before the mean is taken away.
+        dropout: probability of the dropout of single entries of the vector in training.
 
-    When to use: on the visual tokens of a transformer, beside its class token.
+    When to use: on the visual tokens of a transformer, beside its class token. DropCov's transformers are this head
+    with ``normalization=None``, ``token_dropout=0.2`` and ``dropout=0.5``, in a model with ``fusion="sum"``.
 
     Released code: subtracts one mean per head, over tokens and channels, instead of each channel's own. All published
     models do so, and so does the default here; ``mean="channel"`` is the covariance. DropCov's models project a third,
-    unused set; loading such a weight drops it.
+    unused set; loading such a weight drops it. They drop whole tokens, where the paper speaks of channels, and at a
+    fixed rate; both factors of a kept token make the matrix 1/(1 - p) times larger in training, on average.
 
     >>> import torch
     >>> from gcpzoo.heads import create_head
@@ -70,6 +76,8 @@ class CrossCovariancePooling(Head):
         normalization: str | None = "svpn",
         alpha: float = 0.5,
         mean: str = "scalar",
+        token_dropout: float = 0.0,
+        dropout: float = 0.0,
         reduction: str = "linear",
         groups: int = 1,
     ) -> None:
@@ -79,7 +87,10 @@ class CrossCovariancePooling(Head):
         check_choice("normalization", normalization, ("svpn", None))
         check_positive("alpha", alpha)
         check_choice("mean", mean, MEANS)
+        check_probability("token_dropout", token_dropout)
+        check_probability("dropout", dropout)
         self.heads, self.head_dim, self.alpha, self.mean = heads, head_dim, alpha, mean
+        self.token_dropout, self.dropout = token_dropout, dropout
         with torch.random.fork_rng(devices=[]):
             self.projection = nn.Linear(self.dim, 2 * heads * head_dim, bias=False)
             nn.init.trunc_normal_(self.projection.weight, std=0.02)
@@ -94,11 +105,13 @@ class CrossCovariancePooling(Head):
         pairs = self.projection(as_matrix(self.reduce(x, tokens)).mT).mT
         with without_autocast(x):
             pairs = at_least_float32(pairs)
-            if weights is not None:
-                pairs = reweight(pairs, weights)
-            parts = pairs.reshape(x.shape[0], 2, self.heads, self.head_dim, pairs.shape[2])
-            q, k = parts.unbind(1)
-            c = cross_covariance(q, k, self.mean)
+            c = multi_head_cross_covariance(pairs, self.heads, self.mean, self._token_mask(pairs), weights)
             if self.start is not None:
                 c = svpn(c, self.start.to(c.dtype), self.alpha)
-            return c.flatten(1)
+            return F.dropout(c.flatten(1), self.dropout, self.training)
+
+    def _token_mask(self, pairs: Tensor) -> Tensor | None:
+        """Draw 0 or 1/(1 - p) for each sample, head and token; ``None`` where nothing is dropped."""
+        if not self.training or not self.token_dropout:
+            return None
+        return F.dropout(pairs.new_ones(len(pairs), self.heads, pairs.shape[2]), self.token_dropout)

@@ -1,5 +1,6 @@
-"""Backbones: a name of torchvision, or ``timm:NAME``, to a feature extractor ``(B, 3, H, W)`` → ``(B, C, h, w)``.
+"""Backbones: a name of torchvision, ``timm:NAME`` or one of ours, to a feature extractor.
 
+It makes features ``(B, C, h, w)`` of images ``(B, 3, H, W)``.
 Transformers of tokens give ``(B, C, N, 1)``, their ``num_prefix_tokens`` class tokens first.
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import gcpzoo.models.from_timm as from_timm
 import gcpzoo.models.from_torchvision as from_torchvision
+import gcpzoo.models.sovit as sovit
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional.checks import check_choice
 from gcpzoo.models.base import TAIL, Backbone
@@ -34,12 +36,12 @@ def reads_files(argument: str) -> bool:
 
 
 def list_backbones(timm: bool = False) -> list[str]:
-    """List all backbones: torchvision's classification networks and, with ``timm``, timm's as ``timm:NAME``.
+    """List all backbones: torchvision's classification networks, ours, and with ``timm`` timm's as ``timm:NAME``.
 
     >>> "resnet50" in list_backbones(), "timm:resnet50" in list_backbones(timm=True)
     (True, True)
     """
-    return from_torchvision.names() + (from_timm.names() if timm else [])
+    return sorted(from_torchvision.names() + sovit.names()) + (from_timm.names() if timm else [])
 
 
 def create_backbone(
@@ -55,7 +57,8 @@ def create_backbone(
     """Create a feature extractor by name.
 
     Args:
-        name: a classification network of torchvision (``resnet50``), or ``timm:NAME``.
+        name: a classification network of torchvision (``resnet50``), ``timm:NAME``, or one of DropCov's transformers
+            (``sovit_drop_small``).
         pretrained: fetch the library's ImageNet weights; a string picks one of torchvision's, e.g. ``IMAGENET1K_V1``.
         weights: a safetensors or pth file (read without unpickling code), or a state dict, for the backbone.
         last_stride: 1 keeps the resolution in the last stage (ResNets: ``layer4`` at stride 1, dilation 1; VGG: no last
@@ -81,7 +84,7 @@ def create_backbone(
         raise ZooError(f"backbone weights must be a file or a state dict, got {weights!r}")
     if pretrained and weights is not None:
         raise ZooError("give either pretrained weights or a weights file for the backbone, not both")
-    library: Any = from_timm if name.startswith(from_timm.PREFIX) else from_torchvision
+    library: Any = _library(name)
     if not library.is_known(name):
         raise unknown_name("backbone", name, list_backbones(timm=True))
     backbone: Backbone = library.build(name, pretrained, until, kwargs)
@@ -98,6 +101,12 @@ def create_backbone(
         load_backbone_weights(backbone, weights, allow_partial)
     _probe(backbone)
     return backbone
+
+
+def _library(name: str) -> Any:
+    if name.startswith(from_timm.PREFIX):
+        return from_timm
+    return sovit if sovit.is_known(name) else from_torchvision
 
 
 @torch.no_grad()

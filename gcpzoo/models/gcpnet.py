@@ -203,7 +203,7 @@ def create_model(
     """Create a network of any backbone with any head.
 
     Args:
-        backbone: a classification network of torchvision, or ``timm:NAME``.
+        backbone: a classification network of torchvision, ``timm:NAME``, or one of ``sovit_drop_*``.
         head: one of ``gcpzoo.list_heads()``.
         num_classes: number of classes of the classifier.
         dim: channels after the reduction layer, or a list to reduce step by step; ``None``: no reduction layer;

@@ -95,8 +95,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "pretrain/imagenet_dropcov_deit.yaml": {
         "class": "ImageNet",
         "model": {
-            "backbone": "timm:deit_small_patch16_224", "backbone_args": {"drop_path_rate": 0.1}, "head": "dropcov",
-            "label_smoothing": 0.1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "fusion": "sum", "dim": 256,
+            "backbone": "sovit_drop_small", "backbone_args": {"drop_path_rate": 0.1}, "head": "mgcrp", "dim": None,
+            "head_args": {
+                "heads": 6, "head_dim": 24, "normalization": None, "token_dropout": 0.2, "dropout": 0.5,
+            },
+            "label_smoothing": 0.1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "fusion": "sum",
         },
         "optimizer": {**ADAMW, "lr": 1e-3, "weight_decay": 0.03, "decay_norm_and_bias": False},
         "schedule": {"name": "cosine", "warmup_epochs": 5},

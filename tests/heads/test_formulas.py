@@ -129,6 +129,7 @@ def test_sketch_is_followed_by_signed_root_and_norm() -> None:
         ("cbp", {"sketch_dim": 8192, "seed": 1}),
         ("cho_tmlr", {"eps": 1e-6}),
         ("mgcrp", {"heads": 6, "head_dim": 24, "normalization": "svpn", "alpha": 0.5, "mean": "scalar"}),
+        ("mgcrp", {"token_dropout": 0.0, "dropout": 0.0}),
     ],
 )
 def test_defaults_are_those_of_the_papers(name: str, defaults: dict[str, Any]) -> None:

@@ -17,7 +17,9 @@ from gcpzoo.blocks import GSoP
 from gcpzoo.errors import ZooError
 from gcpzoo.heads.reduction import Reduction
 from gcpzoo.hub import convert
-from gcpzoo.hub.convert import common
+from gcpzoo.hub.convert import common, dropcov
+from gcpzoo.hub.records import get_record
+from gcpzoo.models.sovit import sinusoids
 
 RELEASED = Path(__file__).parents[1] / "files" / "released"
 NETWORKS = sorted(path.stem for path in RELEASED.glob("*.json"))
@@ -70,7 +72,8 @@ def images() -> Tensor:
 def test_released_logits(network):
     about = json.loads((RELEASED / f"{network}.json").read_text())
     source, arch = network.split(".")
-    config, state = import_module(f"gcpzoo.hub.convert.{source}").convert(weights(about["state_dict"]), arch)
+    tensors = weights({k: v for k, v in about["state_dict"].items() if k not in about.get("kept_as_built", ())})
+    config, state = import_module(f"gcpzoo.hub.convert.{source}").convert(tensors, arch)
     model = common.assemble(config, state, network)
     x = torch.randn(about["input"]["shape"], generator=torch.Generator().manual_seed(about["input"]["seed"]))
     with torch.inference_mode():
@@ -135,8 +138,10 @@ class TestFiles:
             convert(tmp_path / "w.pth", "fastmpncov", "mpncovresnet50", tmp_path / "out")
         with pytest.raises(ZooError, match="unknown architecture 'resnet7': this source has resnet18_ACD"):
             convert(tmp_path / "w.pth", "dropcov", "resnet7", tmp_path / "out")
-        with pytest.raises(ZooError, match="transformers cannot be converted"):
+        with pytest.raises(ZooError, match="unknown architecture 'T2T_Drop_Small': .*Deit_drop_Base, T2T_ViT_14"):
             convert(tmp_path / "w.pth", "dropcov", "T2T_Drop_Small", tmp_path / "out")
+        with pytest.raises(ZooError, match="Swin_T cannot be converted: its authors released no code"):
+            convert(tmp_path / "w.pth", "dropcov", "Swin_T", tmp_path / "out")
 
 
 class TestClassifier:
@@ -200,6 +205,76 @@ def test_gsop_networks_are_recognised_by_their_tensors(attention, dim, images):
     assert model.config == {**ours.config, "dim": dim}
     with torch.inference_mode():
         assert torch.equal(model(images), ours(images))
+
+
+class TestTransformersOfDropCov:
+    """Sizes of the head are read off the tensors; what the network does not hold is left out, and checked."""
+
+    @staticmethod
+    def tensors(heads: int, head_dim: int, channels: int, classes: int) -> dict[str, Tensor]:
+        return {
+            "pos_embed": sinusoids(197, channels)[None],
+            "cls_token": torch.zeros(1, 1, channels),
+            "visual_tokens.tokens.stage.1.conv.weight": torch.zeros(128, 160, 1, 1),
+            "classifier.representation.wr.weight": torch.arange(3.0 * heads * head_dim)[:, None].expand(-1, channels),
+            "classifier.visual_fc.weight": torch.zeros(classes, heads * head_dim**2),
+            "classifier.cls_fc.bias": torch.zeros(classes),
+            "norm.weight": torch.zeros(channels),
+        }
+
+    @pytest.mark.parametrize(
+        ("arch", "backbone", "heads", "head_dim"),
+        [
+            ("Deit_drop_Tiny", "sovit_drop_tiny", 6, 14),
+            ("deit_drop_small", "sovit_drop_small", 6, 24),
+            ("Deit_drop_Base", "sovit_drop_base", 12, 24),
+            ("T2T_ViT_14", "sovit_drop_14", 6, 24),
+        ],
+    )
+    def test_each_becomes_its_network_with_the_head_it_trained_with(self, arch, backbone, heads, head_dim):
+        config, state = dropcov.convert(self.tensors(heads, head_dim, 384, 7), arch)
+        assert config == {
+            "backbone": backbone,
+            "head": "mgcrp",
+            "head_args": {
+                "heads": heads,
+                "head_dim": head_dim,
+                "normalization": None,
+                "token_dropout": 0.2,
+                "dropout": 0.5,
+            },
+            "dim": None,
+            "num_classes": 7,
+            "fusion": "sum",
+        }
+        assert sorted(state) == [
+            "backbone.cls_token",
+            "backbone.norm.weight",
+            "backbone.tokens.stages.1.conv.weight",
+            "classifier.weight",
+            "first_classifier.bias",
+            "head.projection.weight",
+        ]
+        assert state["head.projection.weight"][:, 0].tolist() == list(range(2 * heads * head_dim))
+
+    @pytest.mark.parametrize("name", ["sovit_drop_small_mgcrp.in1k_wang2022", "sovit_drop_14_mgcrp.in1k_wang2022"])
+    def test_records_describe_what_the_converter_makes(self, name):
+        record = get_record(name)
+        assert dropcov.convert(self.tensors(6, 24, 384, 1000), record.source["arch"])[0] == record.config
+
+    def test_positions_must_be_the_fixed_ones(self):
+        tensors = self.tensors(6, 24, 384, 7)
+        learned = torch.zeros(1, 197, 384)
+        for positions in (learned, tensors["pos_embed"][0], tensors["pos_embed"].roll(1, 1)):
+            with pytest.raises(ZooError, match="pos_embed is not the fixed sinusoidal one"):
+                dropcov.convert({**tensors, "pos_embed": positions}, "Deit_drop_Small")
+        dropcov.convert({**tensors, "pos_embed": tensors["pos_embed"].half()}, "Deit_drop_Small")
+
+    def test_a_file_of_another_network_says_so(self):
+        tensors = self.tensors(6, 24, 384, 7)
+        del tensors["classifier.representation.wr.weight"]
+        with pytest.raises(ZooError, match="holds no classifier.representation.wr.weight: is it another architecture"):
+            dropcov.convert(tensors, "Deit_drop_Small")
 
 
 class TestGlobalAveragePooling:

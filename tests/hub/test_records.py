@@ -52,6 +52,9 @@ class TestIndex:
         assert len(official) == 52
         assert len({r.source["url"] for r in official}) == 52
 
+    def test_all_but_one_can_be_loaded(self):
+        assert [n for n in NAMES if get_record(n).unsupported] == ["swin_tiny_dropcov.in1k_wang2022"]
+
     @pytest.mark.parametrize("name", NAMES)
     def test_every_record_builds(self, name):
         record = get_record(name)
@@ -220,7 +223,8 @@ class TestCards:
         for name in NAMES:
             assert f"`{name}`" in text
         assert "| `resnet18_isqrt.in1k_wang2020_lrnorm` | 75.48* | 70.47* | 92.23* |" in text
-        assert text.index("`resnet18_isqrt.digits`") < text.index("`deit_small_dropcov.in1k_wang2022`")  # ours first
+        # ours first
+        assert text.index("`resnet18_isqrt.digits`") < text.index("`mobilenet_v2_gap.in1k_wang2020_lradju`")
 
     def test_the_table_in_a_page_is_renewed_between_its_marks(self, zoo, tmp_path):
         from gcpzoo.hub.card import BEGIN, END, update_page
