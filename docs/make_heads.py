@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 CHANNELS, POSITIONS, BATCH = 256, (7, 14, 28), 4
 MODULES = (
     "gap", "bcnn", "improved_bcnn", "cbp", "mpn_cov", "isqrt", "svd", "mpa_lya", "seb", "riemannian", "dropcov",
-    "gaussian", "mgcrp",
+    "gaussian", "mgcrp", "moment_probing", "tcp",
 )  # fmt: skip
 INTRODUCTION = """# Heads
 

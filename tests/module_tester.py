@@ -27,7 +27,7 @@ def golden(name: str) -> list:
     """The cases of a file of the authors' values, as parameters: dicts of tensors."""
     cases: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(GOLDEN / f"{name}.safetensors").items():
-        tag, field = key.split("/")
+        tag, field = key.split("/", 1)
         cases.setdefault(tag, {})[field] = value
     return [pytest.param(case, id=tag) for tag, case in cases.items()]
 

@@ -9,11 +9,13 @@ from gcpzoo.heads import (
     improved_bcnn,
     isqrt,
     mgcrp,
+    moment_probing,
     mpa_lya,
     mpn_cov,
     riemannian,
     seb,
     svd,
+    tcp,
 )
 from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
 from gcpzoo.heads.registry import create_head, head_arguments, list_heads
@@ -33,9 +35,11 @@ __all__ = [
     "isqrt",
     "list_heads",
     "mgcrp",
+    "moment_probing",
     "mpa_lya",
     "mpn_cov",
     "riemannian",
     "seb",
     "svd",
+    "tcp",
 ]

@@ -26,6 +26,7 @@ NAMES = [
     "improved_bcnn",
     "isqrt",
     "mgcrp",
+    "moment_probing",
     "mpa_lya",
     "mpn_cov",
     "mtp_lya",
@@ -40,6 +41,7 @@ NAMES = [
     "svd_taylor",
     "svd_topn",
     "svd_trunc",
+    "tcp",
 ]
 
 
