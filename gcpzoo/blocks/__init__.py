@@ -9,13 +9,31 @@ from typing import Any
 from torch import nn
 
 from gcpzoo.blocks.gsop import GSoP, GSoPBlock, insert_gsop
+from gcpzoo.blocks.psrp import PSRP, PSRPBlock, insert_psrp
 from gcpzoo.blocks.stride import stride_in_first
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.checks import check_name
 
-__all__ = ["BLOCKS", "GSoP", "GSoPBlock", "insert", "insert_gsop", "stride_in_first"]
+__all__ = [
+    "ADAPTERS",
+    "BLOCKS",
+    "PSRP",
+    "GSoP",
+    "GSoPBlock",
+    "PSRPBlock",
+    "insert",
+    "insert_gsop",
+    "insert_psrp",
+    "stride_in_first",
+]
 
-BLOCKS: dict[str, Callable[..., nn.Module]] = {"gsop": insert_gsop, "stride_in_first": stride_in_first}
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "gsop": insert_gsop,
+    "psrp": insert_psrp,
+    "stride_in_first": stride_in_first,
+}
+ADAPTERS: tuple[type[nn.Module], ...] = (PSRP,)
+"""Blocks whose parameters are trained in a frozen backbone too."""
 
 
 def insert(backbone: nn.Module, blocks: Mapping[str, Mapping[str, Any] | None]) -> nn.Module:

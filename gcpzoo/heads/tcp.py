@@ -89,8 +89,8 @@ class TemporalAttention(nn.Module):
 
     .. math:: \operatorname{ReLU}\bigl(x + K * (\mathrm{TCA}(x)\cdot\mathrm{TSA}(x))\bigr)
 
-    K is a convolution along time with a kernel of ⌊T/2⌋ + 1 frames and circular padding that keeps T. At the start it is
-    zero: the attention is the identity for x ≥ 0.
+    K is a convolution along time with a kernel of ⌊T/2⌋ + 1 frames and circular padding that keeps T. At the start it
+    is zero: the attention is the identity for x ≥ 0.
 
     Args:
         channels: d.
@@ -132,8 +132,8 @@ class TemporalCovariancePooling(RootHead):
 
     with Σ over the M = T·h·w positions of a clip's T frames. Output size d(d+1)/2, 8256 for d = 128.
 
-    ``head(x)`` reads frames ``(B·T, C, h, w)``, the T frames of a clip one after the other, and gives ``(B, …)``; weights
-    of positions are ``(B, T·h·w)``. In a model the backbone sees each frame alone; ``model.forward_clips`` (or
+    ``head(x)`` reads frames ``(B·T, C, h, w)``, the T frames of a clip one after the other, and gives ``(B, …)``;
+    weights of positions are ``(B, T·h·w)``. In a model the backbone sees each frame alone; ``model.forward_clips`` (or
     ``model(clips)``) reads clips ``(B, T, 3, H, W)``, and images in their place are refused::
 
         model = create_model("resnet50", "tcp", 400, dim=[256, 128], head_args={"frames": 8}, dropout=0.5)

@@ -188,7 +188,7 @@ def test_progressive_reduction_ends_at_its_last_dimension() -> None:
     assert [m.out_channels for m in head.reduction if hasattr(m, "out_channels")] == [16, 8, 4]
 
 
-@pytest.mark.parametrize("name", sorted(set(list_heads()) - {"gap", "mgcrp"}))
+@pytest.mark.parametrize("name", sorted(set(list_heads()) - {"gap", "mgcrp", "moment_probing"}))
 def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str) -> None:
     kept: list[int] = []
 
@@ -197,7 +197,8 @@ def test_recomputing_heads_keep_their_features_only_and_give_the_same(name: str)
             kept.append(t.untyped_storage().data_ptr())
         return t
 
-    head = create_head(name, in_features=16, dim=8, reduction="linear")
+    args = {"attention": False} if name == "tcp" else {}  # the attention belongs to what makes the features
+    head = create_head(name, in_features=16, dim=8, reduction="linear", **args)
     again = copy.deepcopy(head)
     again.recompute = True  # type: ignore[attr-defined]
     x = features(2, 16, 5, 5)

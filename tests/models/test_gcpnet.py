@@ -192,7 +192,7 @@ def test_one_position_is_refused_by_second_order_heads_only() -> None:
         ({"num_classes": None}, "num_classes must be .*, got None"),
         ({"backbone": None}, "backbone must be a name, got None"),
         ({"head": ["isqrt"]}, "head must be a name"),
-        ({"fusion": "mean"}, "unknown fusion"),
+        ({"fusion": "product"}, "unknown fusion"),
         ({"backbone_args": {"checkpoint_path": "x.pth"}}, "would read other files"),
         ({"dim": "big"}, "dim must be a positive number .*, got 'big'"),
         ({"dim": 0}, "dim must be"),
