@@ -72,12 +72,15 @@ class PSRPBlock(nn.Module):
         self.of_torchvision = isinstance(block, EncoderBlock)
 
     def forward(self, x: Tensor, **masks: Any) -> Tensor:
+        block: Any = self  # with the children of the library's block
         if self.of_torchvision:
-            y = self.ln_1(x)
-            x = x + self.dropout(self.self_attention(y, y, y, need_weights=False)[0])
-            return x + self.psrp(x, self.mlp(self.ln_2(x)))
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks)))
-        out: Tensor = x + self.drop_path2(self.ls2(self.psrp(x, self.mlp(self.norm2(x)))))
+            y = block.ln_1(x)
+            x = x + block.dropout(block.self_attention(y, y, y, need_weights=False)[0])
+            branch = self.psrp(x, block.mlp(block.ln_2(x)))
+        else:
+            x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), **masks)))
+            branch = block.drop_path2(block.ls2(self.psrp(x, block.mlp(block.norm2(x)))))
+        out: Tensor = x + branch
         return out
 
 

@@ -124,7 +124,8 @@ class MomentProbing(Head):
         projected = self.projection(as_matrix(self.reduce(x, tokens)).mT)
         with without_autocast(x):
             q = self._split(at_least_float32(projected))
-            q = F.layer_norm(q, (self.head_dim,), *self._cast(q, self.norm.weight, self.norm.bias), self.norm.eps)
+            weight, bias = self._cast(q, self.norm.weight, self.norm.bias)
+            q = F.layer_norm(q, (self.head_dim,), weight, bias, self.norm.eps)
             q = q.permute(0, 2, 3, 1)  # (B, H, k, N)
             if weights is not None:
                 q = reweight(q.flatten(1, 2), weights).reshape(q.shape)
