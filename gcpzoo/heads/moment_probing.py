@@ -52,9 +52,8 @@ class MomentProbing(Head):
         create_model("timm:vit_base_patch16_224", "moment_probing", fusion="mean")
         create_model("timm:convnext_base", "moment_probing", head_args={"layout": "interleaved"}, fusion="mean_norm")
 
-    and ``frozen: [backbone]`` in the training (``configs/finetune/cars_moment_probing.yaml``). ``blocks={"psrp": {}}``
-    adds the adapters of MP+, which are trained in a frozen backbone. MLP networks take ``fusion="mean"`` with
-    ``"interleaved"``.
+    and ``frozen: [backbone]`` in the training (``configs/paper/moment_probing``). ``blocks={"psrp": {}}`` adds the
+    adapters of MP+, which are trained in a frozen backbone. MLP networks take ``fusion="mean"`` with ``"interleaved"``.
 
     Args:
         in_features: channels of the tokens ``(B, C, N, 1)``; a feature map ``(B, C, h, w)`` has N = h·w tokens.

@@ -63,7 +63,7 @@ class ClassificationTask(L.LightningModule):
         checkpoint: a model of the zoo (name, ``hf-hub:owner/repo``, folder) that is evaluated or trained further; it
             brings its own network. Its classifier is replaced where the number of classes differs.
         frozen: modules of the backbone that are not trained, by path or start of a path, e.g. ``[conv1, bn1, layer1]``;
-            their batch normalization keeps its statistics. ``[backbone]``: all, except adapters (``psrp``).
+            they run as in evaluation, without dropout and with fixed statistics. ``[backbone]``: all but adapters.
         optimizer: optimizer and learning rates.
         schedule: course of the learning rate over the epochs.
         label_smoothing: share of the target spread over all classes by the cross-entropy.
