@@ -160,6 +160,21 @@ class ModuleTester:
         assert all(a.data_ptr() != b.data_ptr() for a, b in pairs)
 
 
+class NeedsTwoValues:
+    """Before :class:`ModuleTester`, for modules with batch statistics, which one value a channel does not have."""
+
+    def test_gives_finite_values_of_the_promised_shape(self, size: tuple[int, int, int], training: bool) -> None:
+        if training and size == (1, 1, 1):
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                self.make().train()(features(1, self.channels, 1, 1))
+        else:
+            super().test_gives_finite_values_of_the_promised_shape(size, training)
+
+    test_gives_finite_values_of_the_promised_shape.pytestmark = (
+        ModuleTester.test_gives_finite_values_of_the_promised_shape.pytestmark
+    )
+
+
 class Compiles:
     """Beside :class:`ModuleTester`, for modules without operators that Inductor lacks (eigendecompositions)."""
 
