@@ -32,11 +32,13 @@ HERE = Path(__file__).parent
 CHANNELS, POSITIONS, BATCH = 256, (7, 14, 28), 4
 MODULES = (
     "gap", "bcnn", "improved_bcnn", "cbp", "mpn_cov", "isqrt", "svd", "mpa_lya", "seb", "riemannian", "dropcov",
-    "gaussian", "mgcrp", "bdc", "inverse_covariance", "smso", "power_normalization", "democratic",
+    "gaussian", "mgcrp", "moment_probing", "bdc", "inverse_covariance", "smso", "power_normalization", "democratic",
+    "tcp",
 )  # fmt: skip
 BLOCKS = {
     "gsop": (blocks.insert_gsop, blocks.GSoP),
     "kalman_norm": (blocks.insert_kalman_norm, blocks.KalmanNorm),
+    "psrp": (blocks.insert_psrp, blocks.PSRP),
     "zca_whitening": (blocks.insert_zca_whitening, blocks.ZCAWhitening),
 }
 INTRODUCTION = """# Heads

@@ -54,8 +54,8 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> ZooError:
 
     >>> unknown_name("head", "isqr", ["gap", "isqrt"])
     ZooError("unknown head 'isqr': did you mean isqrt?")
-    >>> unknown_name("fusion", "mean", ["sum", "concat"])
-    ZooError("unknown fusion 'mean'; available: concat, sum")
+    >>> unknown_name("fusion", "product", ["sum", "concat"])
+    ZooError("unknown fusion 'product'; available: concat, sum")
     """
     names = sorted(set(available))
     near = [n for n in names if n.lower() == name.lower()]

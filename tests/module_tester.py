@@ -32,6 +32,14 @@ def golden(name: str) -> list:
     return [pytest.param(case, id=tag) for tag, case in cases.items()]
 
 
+def our_name(module: nn.Module, theirs: str) -> str:
+    """The name of a parameter or buffer of ``module`` by that in the authors' code."""
+    for prefix, ours in module.RELEASED_NAMES.items():
+        if theirs == prefix or theirs.startswith(f"{prefix}."):
+            return ours + theirs.removeprefix(prefix)
+    raise KeyError(theirs)
+
+
 def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Standard normal numbers, the same every time."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

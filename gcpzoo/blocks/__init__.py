@@ -10,20 +10,25 @@ from torch import nn
 
 from gcpzoo.blocks.gsop import GSoP, GSoPBlock, insert_gsop
 from gcpzoo.blocks.kalman_norm import KalmanNorm, insert_kalman_norm
+from gcpzoo.blocks.psrp import PSRP, PSRPBlock, insert_psrp
 from gcpzoo.blocks.stride import stride_in_first
 from gcpzoo.blocks.zca_whitening import ZCAWhitening, insert_zca_whitening
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.checks import check_name
 
 __all__ = [
+    "ADAPTERS",
     "BLOCKS",
+    "PSRP",
     "GSoP",
     "GSoPBlock",
     "KalmanNorm",
+    "PSRPBlock",
     "ZCAWhitening",
     "insert",
     "insert_gsop",
     "insert_kalman_norm",
+    "insert_psrp",
     "insert_zca_whitening",
     "stride_in_first",
 ]
@@ -31,9 +36,12 @@ __all__ = [
 BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "gsop": insert_gsop,
     "kalman_norm": insert_kalman_norm,
+    "psrp": insert_psrp,
     "stride_in_first": stride_in_first,
     "zca_whitening": insert_zca_whitening,
 }
+ADAPTERS: tuple[type[nn.Module], ...] = (PSRP,)
+"""Blocks whose parameters are trained in a frozen backbone too."""
 
 
 def insert(backbone: nn.Module, blocks: Mapping[str, Mapping[str, Any] | None]) -> nn.Module:

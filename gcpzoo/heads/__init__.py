@@ -12,6 +12,7 @@ from gcpzoo.heads import (
     inverse_covariance,
     isqrt,
     mgcrp,
+    moment_probing,
     mpa_lya,
     mpn_cov,
     power_normalization,
@@ -19,6 +20,7 @@ from gcpzoo.heads import (
     seb,
     smso,
     svd,
+    tcp,
 )
 from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
 from gcpzoo.heads.registry import create_head, head_arguments, list_heads
@@ -41,6 +43,7 @@ __all__ = [
     "isqrt",
     "list_heads",
     "mgcrp",
+    "moment_probing",
     "mpa_lya",
     "mpn_cov",
     "power_normalization",
@@ -48,4 +51,5 @@ __all__ = [
     "seb",
     "smso",
     "svd",
+    "tcp",
 ]

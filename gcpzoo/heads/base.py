@@ -37,8 +37,10 @@ class Head(nn.Module):
     Attributes:
         name: as in :func:`create_head`.
         second_order: whether it needs more than one position.
-        default_dim: channels after the reduction where a model leaves the choice to the head; ``None``: no reduction.
+        default_dim: channels after the reduction (a list reduces step by step) where a model leaves the choice to the
+            head; ``None``: no reduction.
         dim: channels after the reduction.
+        frames: frames of a clip that it makes one vector of; 1: it reads images.
         RELEASED_NAMES: the authors' names of parameters and modules, and ours.
 
     >>> from gcpzoo.heads import create_head
@@ -50,7 +52,8 @@ class Head(nn.Module):
 
     name: ClassVar[str]
     second_order: ClassVar[bool] = True
-    default_dim: ClassVar[int | None] = 256
+    default_dim: ClassVar[int | Sequence[int] | None] = 256
+    frames: int = 1
 
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, reduction: str = "relu", groups: int = 1

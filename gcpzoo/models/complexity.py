@@ -74,7 +74,8 @@ def _multiply_adds(counter: FlopCounterMode) -> int:
 
 
 def model_complexity(model: nn.Module, size: int) -> dict[str, Any]:
-    """Count parameters and multiply-adds of a :class:`~gcpzoo.models.GCPNet` for an image of ``size``×``size`` pixels.
+    """Count parameters and multiply-adds of a :class:`~gcpzoo.models.GCPNet` for an image of ``size``×``size`` pixels,
+    or for a clip where the head reads clips.
 
     Returns:
         Plain values: sizes of the image, of the feature map and of the head's vector; parameters and multiply-adds of
@@ -88,7 +89,7 @@ def model_complexity(model: nn.Module, size: int) -> dict[str, Any]:
     net: Any = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad():
         with _counter() as backbone:
-            features = net.forward_features(torch.empty(1, 3, size, size, device="meta"))
+            features = net.forward_features(torch.empty(net.head.frames, 3, size, size, device="meta"))
         with _counter() as head:
             vector = net.forward_head(features, pre_logits=True)
         with _counter() as both:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from gcpzoo.blocks import insert
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.functional.checks import check_probability
 from gcpzoo.heads import Head, create_head, head_arguments
 from gcpzoo.heads.registry import check_arguments, head_class
-from gcpzoo.limits import CHANNELS, CLASSES, LAYERS
-from gcpzoo.models.backbones import create_backbone, reads_files
+from gcpzoo.models.backbones import create_backbone
 from gcpzoo.models.base import Backbone
 from gcpzoo.models.bounded import bounded
+from gcpzoo.models.checks import as_mapping, check_backbone_args, check_classes, check_model
 from gcpzoo.models.preprocessing import Preprocessing
 
-FUSIONS = ("sum", "concat", "all")
+TWO_CLASSIFIERS = ("sum", "mean", "mean_norm")
+"""Fusions of the logits of a classifier of first-order features with those of the head's."""
 
 
 class GCPNet(nn.Module):
@@ -63,6 +63,8 @@ class GCPNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if head.frames > 1 and fusion not in (None, "all"):
+            raise ZooError(f"fusion must be null or 'all' with a head that pools clips, {head.name}, got {fusion!r}")
         self.backbone, self.head = backbone, head
         self.fusion, self.hidden, self.dropout = fusion, tuple(hidden), dropout
         self.config: dict[str, Any] = {}
@@ -103,15 +105,19 @@ class GCPNet(nn.Module):
         >>> model.classifier
         Linear(in_features=64, out_features=3, bias=True)
         """
-        _check_classes(num_classes)
+        check_classes(num_classes)
         sizes = [self.num_features, *self.hidden]
         layers: list[nn.Module] = []
         for size, out in zip(sizes, self.hidden):
             layers += [nn.Linear(size, out), nn.ReLU(inplace=True), nn.Dropout(0.5)]
         linear = nn.Linear(sizes[-1], num_classes)
         self.classifier: nn.Module = nn.Sequential(*layers, linear) if layers else linear
-        if self.fusion == "sum":
-            self.first_classifier = nn.Linear(self.backbone.num_features, num_classes)
+        if self.fusion in TWO_CLASSIFIERS:
+            channels = self.backbone.num_features
+            self.first_classifier: nn.Module = nn.Linear(channels, num_classes)
+            if self.fusion == "mean_norm":
+                norm = nn.LayerNorm(channels, eps=1e-6)
+                self.first_classifier = nn.Sequential(OrderedDict(norm=norm, fc=self.first_classifier))
         self.num_classes = num_classes
         self.config["num_classes"] = num_classes
         self.class_names = self.class_descriptions = self.record = None
@@ -150,7 +156,7 @@ class GCPNet(nn.Module):
         prefix: int = self.backbone.num_prefix_tokens
         positions = f if self.fusion == "all" else f[:, :, prefix:]
         v: Tensor = self.head(positions)
-        if self.fusion in ("sum", "concat"):
+        if self.fusion in (*TWO_CLASSIFIERS, "concat"):
             first = f[:, :, 0, 0] if prefix else f.mean((2, 3))
             if self.fusion == "concat":
                 v = torch.cat([v, first.to(v.dtype)], 1)
@@ -158,21 +164,46 @@ class GCPNet(nn.Module):
             return v
         dtype = next(self.classifier.parameters()).dtype  # the head gives at least float32
         logits: Tensor = self.classifier(nn.functional.dropout(v, self.dropout, self.training).to(dtype))
-        if self.fusion == "sum":
+        if self.fusion in TWO_CLASSIFIERS:
             logits = logits + self.first_classifier(first)
+            return logits if self.fusion == "sum" else logits / 2
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to logits ``(B, num_classes)``.
+    def forward_clips(self, clips: Tensor) -> Tensor:
+        """Clips ``(B, T, 3, H, W)`` to logits ``(B, num_classes)`` by a head of T frames; the backbone sees each alone.
 
         Raises:
-            ZooError: if a second-order head would see a single position, whose covariance is zero.
+            ZooError: if this is not a batch of clips with as many frames as the head reads.
+
+        >>> import torch
+        >>> model = create_model("resnet18", "tcp", 10, dim=8, until="layer1", head_args={"frames": 4}).eval()
+        >>> model.forward_clips(torch.zeros(2, 4, 3, 64, 64)).shape
+        torch.Size([2, 10])
+        """
+        frames = self.head.frames
+        if clips.ndim != 5 or clips.shape[1] != frames:
+            raise ZooError(
+                f"head {self.head.name} with frames={frames} reads clips (B, {frames}, 3, H, W), got shape "
+                f"{tuple(clips.shape)}; head='tcp' with head_args={{'frames': T}} pools T frames"
+            )
+        if frames == 1:
+            return self(clips[:, 0])  # type: ignore[no-any-return]
+        return self.forward_head(self.forward_features(clips.flatten(0, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)``, or clips where the head reads clips, to logits ``(B, num_classes)``.
+
+        Raises:
+            ZooError: if images are given in place of clips, or a second-order head would see a single position, whose
+                covariance is zero.
 
         >>> import torch
         >>> model = create_model("resnet18", "isqrt", num_classes=10, dim=16, until="layer1").eval()
         >>> model(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 10])
         """
+        if self.head.frames > 1:
+            return self.forward_clips(x)
         f = self.forward_features(x)
         if f.shape[2] * f.shape[3] == 1 and self.head.second_order:
             raise ZooError(
@@ -207,16 +238,17 @@ def create_model(
         head: one of ``gcpzoo.list_heads()``.
         num_classes: number of classes of the classifier.
         dim: channels after the reduction layer, or a list to reduce step by step; ``None``: no reduction layer;
-            ``"auto"``: the head's own, 256 for most, none for ``gap``, ``mgcrp`` and maps of no more channels.
+            ``"auto"``: the head's own, 256 for most, none for ``gap``, heads of tokens and maps of no more channels.
         head_args: the head's own arguments, e.g. ``{"iterations": 5}``.
         last_stride: 1: the last stage of a ResNet (VGG: the last pooling) keeps the resolution; ``None``: 1 for
             second-order heads if the backbone has the choice, its own 2 for ``gap``. Use the same in a control.
         until: cut the backbone after this stage, e.g. ``"layer3"``.
         fusion: also use the class token (if there is none: the mean over the positions): ``"sum"`` adds the logits of
-            two classifiers, ``"concat"`` joins the vectors, ``"all"`` gives all tokens to the head.
+            two classifiers, ``"mean"`` gives half their sum, ``"mean_norm"`` too with a layer norm before the first
+            (moment probing on maps), ``"concat"`` joins the vectors, ``"all"`` gives all tokens to the head.
         hidden: sizes of hidden layers of the classifier (VGG: ``[4096, 4096]``).
         dropout: probability of the dropout before the classifier.
-        blocks: parts to insert into a ResNet, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
+        blocks: parts to insert into the backbone, e.g. ``{"gsop": {"stages": [1, 2, 3]}}`` into a ResNet.
         backbone_args: arguments of the backbone's own constructor.
         pretrained_backbone: fetch the backbone's ImageNet weights from torchvision or timm.
         backbone_weights: a local file (safetensors, pth) or a state dict with the backbone's weights.
@@ -233,9 +265,9 @@ def create_model(
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: unknown head 'isqr': did you mean isqrt?
     """
-    _check(backbone, head, num_classes, dim, fusion, hidden, dropout)
-    head_args, blocks = _mapping("head_args", head_args), _mapping("blocks", blocks)
-    backbone_args = _check_backbone_args(backbone_args)
+    check_model(backbone, head, num_classes, dim, fusion, hidden, dropout)
+    head_args, blocks = as_mapping("head_args", head_args), as_mapping("blocks", blocks)
+    backbone_args = check_backbone_args(backbone_args)
     check_arguments(head, head_args)
     second_order = head_class(head).second_order
     with bounded():
@@ -251,7 +283,8 @@ def create_model(
         )
         if isinstance(dim, str):  # "auto"
             own = head_class(head).default_dim
-            dim = None if own is None or net.num_features <= own else own
+            last = own[-1] if isinstance(own, Sequence) else own
+            dim = None if last is None or net.num_features <= last else own
         insert(net, blocks)
         pooled = create_head(head, net.num_features, dim, **head_args)
         model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)
@@ -272,55 +305,3 @@ def create_model(
         "backbone_args": backbone_args,
     }
     return model
-
-
-def _check(backbone: Any, head: Any, num_classes: Any, dim: Any, fusion: Any, hidden: Any, dropout: Any) -> None:
-    """Refuse values of the wrong type or range before anything is built."""
-    for name, value in (("backbone", backbone), ("head", head)):
-        if not isinstance(value, str):
-            raise ZooError(f"{name} must be a name, got {value!r}")
-    _check_classes(num_classes)
-    if dim is not None and dim != "auto" and not _are_sizes([dim] if isinstance(dim, int) else dim, least=1):
-        raise ZooError(
-            f"dim must be a positive number of channels, a list of such, null or 'auto', got {repr(dim)[:100]} "
-            f"(limits: {CHANNELS:,} channels, {LAYERS} in a list)"
-        )
-    if fusion is not None and fusion not in FUSIONS:
-        raise unknown_name("fusion", str(fusion), FUSIONS)
-    if not _are_sizes(hidden, least=0):
-        raise ZooError(
-            f"hidden must be a list of positive sizes, got {repr(hidden)[:100]} "
-            f"(limits: {LAYERS} layers of at most {CHANNELS:,})"
-        )
-    check_probability("dropout", dropout)
-
-
-def _check_backbone_args(value: Any) -> dict[str, Any]:
-    arguments = _mapping("backbone_args", value)
-    if files := sorted(filter(reads_files, arguments)):
-        raise ZooError(
-            f"backbone argument {files[0]!r} would read other files; use pretrained_backbone or backbone_weights"
-        )
-    if ours := set(inspect.signature(create_backbone).parameters) & set(arguments):
-        raise ZooError(f"backbone_args must be arguments of the backbone's constructor, got {min(ours)!r}")
-    return arguments
-
-
-def _check_classes(value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= CLASSES:
-        raise ZooError(f"num_classes must be a whole number of at least 1, got {value!r} (limit: {CLASSES:,})")
-
-
-def _are_sizes(values: Any, least: int) -> bool:
-    if not isinstance(values, list | tuple) or not least <= len(values) <= LAYERS:
-        return False
-    return all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= CHANNELS for v in values)
-
-
-def _mapping(name: str, value: Any) -> dict[str, Any]:
-    """A dictionary with string keys; ``None`` stands for an empty one."""
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ZooError(f"{name} must be a mapping from names to values, got {value!r}")
-    return dict(value)

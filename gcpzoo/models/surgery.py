@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
 
+from gcpzoo.blocks import ADAPTERS
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.base import Backbone
+
+WHOLE = "backbone"
+"""The path of a whole backbone, with the parameters that belong to no module in it, such as a class token."""
 
 
 def last_stage(backbone: Backbone) -> nn.Module | None:
@@ -68,8 +72,8 @@ def find_modules(backbone: Backbone, paths: Sequence[str]) -> list[nn.Module]:
     """Find modules of a backbone by path, e.g. to freeze them.
 
     A path names a module (``layer1``, ``layer1.0.conv2``, ``features.3``, ``blocks.2``) or the beginning of the paths
-    of several (``stages`` of a cut timm network stands for ``stages.0``, ``stages.1``, …). Networks of timm are
-    addressed by timm's own names; a leading ``net.`` is accepted.
+    of several (``stages`` of a cut timm network stands for ``stages.0``, ``stages.1``, …); ``backbone`` is the whole.
+    Networks of timm are addressed by timm's own names; a leading ``net.`` is accepted.
 
     Returns:
         The modules in the order of ``paths``, each once. Children of a module that was found are not listed.
@@ -86,7 +90,7 @@ def find_modules(backbone: Backbone, paths: Sequence[str]) -> list[nn.Module]:
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: unknown module of resnet18 'layer5': did you mean layer4 or layer3 or layer2?
     """
-    modules = {_plain(name): module for name, module in backbone.network.named_modules() if name}
+    modules = {_plain(name): module for name, module in backbone.network.named_modules() if name} | {WHOLE: backbone}
     found: dict[nn.Module, None] = {}
     for path in paths:
         wanted = _plain(path.removeprefix("net."))
@@ -99,6 +103,23 @@ def find_modules(backbone: Backbone, paths: Sequence[str]) -> list[nn.Module]:
             raise unknown_name(f"module of {backbone.name}", path, modules)
         found.update(dict.fromkeys(modules[name] for name in matches))
     return list(found)
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """Exclude the parameters of modules from the training, except those of adapters in them (``psrp``).
+
+    >>> from gcpzoo.models import create_model
+    >>> backbone = create_model("timm:test_vit", blocks={"psrp": {}}).backbone
+    >>> freeze([backbone])
+    >>> [name for name, p in backbone.named_parameters() if p.requires_grad][:2]
+    ['net.blocks.0.psrp.down.weight', 'net.blocks.0.psrp.scale.weight']
+    """
+    for module in modules:
+        adapters = [part for part in module.modules() if isinstance(part, ADAPTERS)]
+        trained = {id(parameter) for adapter in adapters for parameter in adapter.parameters()}
+        for parameter in module.parameters():
+            if id(parameter) not in trained:
+                parameter.requires_grad_(False)
 
 
 def _plain(path: str) -> str:

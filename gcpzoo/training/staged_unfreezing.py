@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from gcpzoo.errors import ZooError
+from gcpzoo.models.surgery import freeze
 from gcpzoo.training.schedules import scale_rates
 
 
@@ -54,8 +56,8 @@ class StagedUnfreezing(Callback):
         if trainer.world_size == 1:
             backbone.requires_grad_(not frozen)
         backbone.train(not frozen)
-        for module in pl_module.frozen:
-            module.requires_grad_(False).eval()
+        freeze(pl_module.frozen)
+        nn.ModuleList(pl_module.frozen).eval()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if trainer.world_size > 1 and trainer.current_epoch < self.unfreeze_at:

@@ -21,7 +21,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.run_checkpoint import KEY, describe_run, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
-from gcpzoo.models.surgery import find_modules
+from gcpzoo.models.surgery import find_modules, freeze
 from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_labels, check_ranges
@@ -52,10 +52,10 @@ class ClassificationTask(L.LightningModule):
         head_args: arguments of the head.
         last_stride: 1 keeps the resolution of a ResNet's last stage; null: 1 for second-order heads, else 2.
         until: stage after which the backbone is cut.
-        fusion: use the class token (or the mean) too: sum, concat, all.
+        fusion: use the class token (or the mean) too: sum, mean, mean_norm, concat, all.
         hidden: sizes of hidden layers of the classifier.
         dropout: dropout rate before the classifier.
-        blocks: parts inserted into a ResNet, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
+        blocks: parts inserted into the backbone, e.g. ``{"gsop": {"stages": [1, 2, 3]}}``.
         backbone_args: arguments of the backbone's constructor.
         pretrained_backbone: fetch ImageNet weights from torchvision or timm; a string picks one of torchvision's.
         backbone_weights: a file with the backbone's weights, or a model of the zoo whose backbone is taken.
@@ -63,7 +63,7 @@ class ClassificationTask(L.LightningModule):
         checkpoint: a model of the zoo (name, ``hf-hub:owner/repo``, folder) that is evaluated or trained further; it
             brings its own network. Its classifier is replaced where the number of classes differs.
         frozen: modules of the backbone that are not trained, by path or start of a path, e.g. ``[conv1, bn1, layer1]``;
-            their batch normalization keeps its statistics.
+            they run as in evaluation, without dropout and with fixed statistics. ``[backbone]``: all but adapters.
         optimizer: optimizer and learning rates.
         schedule: course of the learning rate over the epochs.
         label_smoothing: share of the target spread over all classes by the cross-entropy.
@@ -124,8 +124,7 @@ class ClassificationTask(L.LightningModule):
         point = build_network(network, default_network(), **{key: arguments[key] for key in START_OPTIONS})
         self.model, self.start, self.trained_classes = point.model, point.source, point.trained_classes
         self.frozen = find_modules(self.model.backbone, frozen or [])
-        for module in self.frozen:
-            module.requires_grad_(False)
+        freeze(self.frozen)
         self._save(arguments)
         self._prepare(recompute_head, compile_model)
         self.former_course: list[int] | None = None
@@ -244,12 +243,12 @@ class ClassificationTask(L.LightningModule):
         torch.manual_seed(derived_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits ``(B, num_classes)`` of images ``(B, 3, H, W)``; averaged over views ``(B, V, 3, H, W)``."""
-        views = x.shape[1] if x.ndim == 5 else 0
+        """Compute logits ``(B, num_classes)`` of images or clips; averaged over views ``(B, V, 3, H, W)`` of images."""
+        views = x.shape[1] if x.ndim == 5 and self.model.head.frames == 1 else 0
         if views:
             x = x.flatten(0, 1)
         x = x.to(self.dtype)  # float32, or what the trainer's precisions bf16-true, 16-true and 64-true make of it
-        if self.channels_last:
+        if self.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         logits = self.model(x)
         return logits.unflatten(0, (-1, views)).mean(1) if views else logits

@@ -70,7 +70,7 @@ def test_dim_is_256_for_second_order_heads_and_none_for_gap() -> None:
     assert create_model("resnet18", "gap", 2).config["dim"] is None
 
 
-@pytest.mark.parametrize("fusion", ["sum", "concat", "all"])
+@pytest.mark.parametrize("fusion", ["sum", "mean", "mean_norm", "concat", "all"])
 @pytest.mark.parametrize("backbone", ["timm:test_vit", "timm:test_convnext", "timm:test_efficientnet"])
 def test_class_token_and_second_order_tokens_are_fused(backbone: str, fusion: str) -> None:
     model = create_model(backbone, "isqrt", 4, dim=8, fusion=fusion, head_args={"reduction": "linear"}).eval()
@@ -192,7 +192,7 @@ def test_one_position_is_refused_by_second_order_heads_only() -> None:
         ({"num_classes": None}, "num_classes must be .*, got None"),
         ({"backbone": None}, "backbone must be a name, got None"),
         ({"head": ["isqrt"]}, "head must be a name"),
-        ({"fusion": "mean"}, "unknown fusion"),
+        ({"fusion": "product"}, "unknown fusion"),
         ({"backbone_args": {"checkpoint_path": "x.pth"}}, "would read other files"),
         ({"dim": "big"}, "dim must be a positive number .*, got 'big'"),
         ({"dim": 0}, "dim must be"),
