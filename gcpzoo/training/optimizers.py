@@ -27,6 +27,7 @@ class OptimizerConfig:
         weight_decay: weight decay, as the optimizer defines it.
         args: further arguments of the optimizer; SGD has momentum 0.9 unless they say otherwise.
         classifier_lr_factor: learning rate of the classifier, in multiples of ``lr``.
+        classifier_weight_decay: weight decay of the classifier; null: as everywhere.
         head_lr_factor: learning rate of the head (its reduction layer), in multiples of ``lr``.
         layer_decay: learning rate of the backbone's last stage in multiples of ``lr``, of the stage before as its
             square, and so on towards the input; null: ``lr`` everywhere.
@@ -50,6 +51,7 @@ class OptimizerConfig:
     head_lr_factor: float = 1.0
     layer_decay: float | None = None
     decay_norm_and_bias: bool = True
+    classifier_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -57,6 +59,7 @@ class OptimizerConfig:
             lr=(0, 1e6),
             weight_decay=(0, 1e6),
             classifier_lr_factor=(0, 1e6),
+            classifier_weight_decay=(0, 1e6),
             head_lr_factor=(0, 1e6),
             layer_decay=(0, 1),
         )
@@ -124,14 +127,16 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     stages = list(dict.fromkeys(stage_of(n) for n, _ in named if n.startswith("backbone.")))
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        lr = config.lr
+        lr, decay = config.lr, config.weight_decay
         if name.startswith(("classifier.", "first_classifier.")):
             lr *= config.classifier_lr_factor
+            decay = decay if config.classifier_weight_decay is None else config.classifier_weight_decay
         elif name.startswith("head."):
             lr *= config.head_lr_factor
         elif config.layer_decay is not None and name.startswith("backbone."):
             lr *= config.layer_decay ** (len(stages) - stages.index(stage_of(name)))
-        decay = config.weight_decay if config.decay_norm_and_bias or parameter.ndim > 1 else 0.0
+        if not config.decay_norm_and_bias and parameter.ndim <= 1:
+            decay = 0.0
         groups.setdefault((lr, decay, name.startswith("backbone.")), []).append(parameter)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
 
