@@ -8,18 +8,14 @@ python docs/make_configs.py --check   # name what differs from the index, exit c
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-
-from gcpzoo.training import ClassificationTask
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, PAGE = ROOT / "configs" / "paper", ROOT / "docs" / "experiments.md"
@@ -43,8 +39,7 @@ repeated here. "–": the figure was not found stated in the sources named, or t
 """
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row: its place, what the index says of it, and its config; ``None``: there is none."""
 
     folder: str
@@ -159,15 +154,18 @@ def _list(dumper: _Dumper, value: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _list)
-ORDER = ("evaluate", "seed_everything", "model", "data", "trainer", "class_path", "init_args")
+ORDER = (
+    "evaluate", "seed_everything", "model", "data", "trainer",
+    "backbone", "backbone_args", "last_stride", "until", "blocks", "head", "dim", "head_args", "fusion", "hidden",
+    "dropout", "pretrained_backbone", "backbone_weights", "checkpoint", "frozen", "optimizer", "schedule",
+    "label_smoothing", "mixup_alpha", "cutmix_alpha", "channels_last",
+)  # fmt: skip
+"""The order of groups, and of a model's options: what it is, where it starts, how it learns."""
 
 
 def ordered(body: dict[str, Any]) -> dict[str, Any]:
-    """Sort as readers expect: the model's options as the task has them, the classes before their arguments."""
-    options = list(inspect.signature(ClassificationTask).parameters)
     body = {key: body[key] for key in sorted(body, key=ORDER.index)}
-    model = {key: body["model"][key] for key in sorted(body["model"], key=options.index)}
-    return {**body, "model": model, "data": dict(sorted(body["data"].items()))}
+    return {**body, "model": {key: body["model"][key] for key in sorted(body["model"], key=ORDER.index)}}
 
 
 def config(row: Row, index: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ import gcpzoo
 from gcpzoo.blocks import BLOCKS
 from gcpzoo.functional import ROOTS
 from gcpzoo.heads import head_arguments, list_heads
-from gcpzoo.models.gcpnet import FUSIONS
+from gcpzoo.models import list_backbones
 from gcpzoo.paths import resource
 
 INDEX = yaml.safe_load((resource("configs") / "paper" / "index.yaml").read_text(encoding="utf-8"))
@@ -33,8 +33,8 @@ WITHOUT = {
 ONE_OF_EACH = (
     "bcnn/cub_vgg16", "cbp/cars_vgg16", "deepbdc/cub_resnet18_meta", "dropcov/imagenet_resnet34", "g2denet/cub_vgg16",
     "gcp_optimization/shufflenet_v2_lradju", "gsop/net2_resnet50", "improved_bcnn/aircraft_vgg16", "isice/mit_resnet50",
-    "isqrt/cub_resnet50", "moment_probing/cub_vit_b16_plus", "mpn_cov/imagenet_resnet50", "riemgcp/aircraft_cho_tmlr",
-    "seb/aircraft_resnet50", "svd/hybrid_resnet50_pade",
+    "isqrt/cub_resnet50", "moment_probing/cub_vit_b16_plus", "mpn_cov/imagenet_resnet50",
+    "riemgcp/aircraft_resnet50_cho_tmlr", "seb/aircraft_resnet50", "svd/hybrid_resnet50_pade",
 )  # fmt: skip
 SOME = [c for c in CONFIGS if not c.startswith("paper/") or c.removeprefix("paper/")[:-5] in ONE_OF_EACH]
 CLASSES = ("n01440764", "n01443537")
@@ -72,18 +72,18 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def awaited(config: dict[str, Any]) -> str:
-    """What a config names that this version lacks: a head or one of its arguments, a block, a root."""
+    """What a config names that this version lacks: a backbone, a head or one of its arguments, a block, a root."""
     model, callbacks = config["model"], config["trainer"].get("callbacks", ())
-    head, fusion = model.get("head", "isqrt"), model.get("fusion")
-    roots = [c["init_args"]["root"] for c in callbacks if c["class_path"].endswith("HybridRoot")]
-    lacking = [f"the head {head}"] if head not in list_heads() else []
-    if not lacking:
-        known = head_arguments(head)
-        lacking += [f"{head}'s argument {a}" for a in model.get("head_args") or {} if a not in known]
-    lacking += [f"the block {block}" for block in model.get("blocks") or {} if block not in BLOCKS]
-    lacking += [f"the root {root}" for root in roots if root not in ROOTS]
-    lacking += [f"the fusion {fusion}"] if fusion and fusion not in FUSIONS else []
-    return " and ".join(lacking)
+    head, roots = model["head"], [c["init_args"]["root"] for c in callbacks if c["class_path"].endswith("HybridRoot")]
+    arguments = head_arguments(head) if head in list_heads() else model.get("head_args") or {}
+    lacking = {
+        "the backbone": [b for b in [model["backbone"]] if b not in list_backbones() and not b.startswith("timm:")],
+        "the head": [h for h in [head] if h not in list_heads()],
+        f"{head}'s": [a for a in model.get("head_args") or {} if a not in arguments],
+        "the block": [b for b in model.get("blocks") or {} if b not in BLOCKS],
+        "the root": [root for root in roots if root not in ROOTS],
+    }
+    return ", ".join(f"{kind} {name}" for kind, names in lacking.items() for name in names)
 
 
 def tiny(config: dict[str, Any], roots: dict[str, Path]) -> list[object]:
@@ -92,7 +92,7 @@ def tiny(config: dict[str, Any], roots: dict[str, Path]) -> list[object]:
     kind = data if data in roots else "CUB200"  # the others' archives are laid out in the tests of the data modules
     options: list[object] = [] if kind == data else ["--data", kind]
     options += ["--data.root", roots[kind], "--data.workers", 0, "--data.batch_size", 2]
-    if not backbone.startswith("timm:"):  # transformers take images of one size
+    if not backbone.startswith(("timm:", "sovit_")):  # transformers take images of one size
         options += ["--data.preprocessing", '{"resize": [64, 64], "crop": 64}']
     for key in ("checkpoint", "backbone_weights"):
         options += [f"--model.{key}", "null"]

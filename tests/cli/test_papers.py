@@ -46,8 +46,8 @@ NUMBERS: dict[str, Numbers] = {  # batch, epochs, rate, weight decay, rate of th
     "s[ve][db]/cars_*": (*FINE_GRAINED, 10, {0: 1, 49: 1, 50: 0.1, 99: 0.1, 100: 0.01, 199: 0.01}),
     "s[ve][db]/aircraft_*": (8, 50, 3e-3, 1e-3, 5, {0: 1, 20: 1, 21: 0.1, 39: 0.1, 40: 0.01, 49: 0.01}),
     "riemgcp/aircraft_*": (8, 50, 5e-3, 1e-4, 5, {0: 1, 20: 1, 21: 0.1, 49: 0.1}),
-    "riemgcp/cub_pow_tmlr": (6, 100, 5e-3, 1e-4, 1, RIEMANNIAN),
-    "riemgcp/cars_pow_tmlr": (10, 100, 5e-3, 1e-4, 1, RIEMANNIAN),
+    "riemgcp/cub_resnet50_pow_tmlr": (6, 100, 5e-3, 1e-4, 1, RIEMANNIAN),
+    "riemgcp/cars_resnet50_pow_tmlr": (10, 100, 5e-3, 1e-4, 1, RIEMANNIAN),
     "riemgcp/*": (10, 100, 0.05, 1e-4, 10, RIEMANNIAN),
     "gcp_optimization/mobilenet_v2_lrnorm*": (96, 400, 0.045, 4e-5, 1, {1: 0.98, 10: 0.98**10, 399: 0.98**399}),
     "gcp_optimization/mobilenet_v2_lradju*": (192, 150, 0.06, 4e-5, 1, {
@@ -75,7 +75,11 @@ BACKBONES = (
     "resnet18", "resnet34", "resnet50", "resnet101", "vgg16_bn", "vgg16", "alexnet", "mobilenet_v2", "shufflenet_v2",
     "deit_tiny", "deit_small", "deit_base", "vit_b16", "t2t_vit_14",
 )  # fmt: skip
-NAMES = {"t2t_vit_14": "deit_small", "vit_b16": "vit_base"}
+NAMES = {
+    "deit_tiny": "sovit_drop_tiny", "deit_small": "sovit_drop_small", "deit_base": "sovit_drop_base",
+    "t2t_vit_14": "sovit_drop_14", "vit_b16": "timm:vit_base_patch16_224.augreg_in21k",
+    "shufflenet_v2": "shufflenet_v2_x1_0",
+}  # fmt: skip
 HEADS = {
     "mpn_cov/*": "mpn_cov", "bcnn/*": "bcnn", "cbp/*": "cbp", "improved_bcnn/*": "improved_bcnn", "seb/*": "seb",
     "g2denet/*": "gaussian", "svd/*_pade": "svd_pade", "svd/*_taylor": "svd_taylor", "svd/*_newton": "svd_newton",
@@ -109,7 +113,7 @@ def test_a_row_has_the_published_numbers(name: str) -> None:
     config = read(name)
     batch, epochs, lr, decay, factor, rates = of(NUMBERS, name)
     assert (config["data"]["init_args"]["batch_size"], config["trainer"]["max_epochs"]) == (batch, epochs)
-    optimizer = OptimizerConfig(**config["model"]["optimizer"])
+    optimizer = OptimizerConfig(**{k: v for k, v in config["model"]["optimizer"].items() if k != "lr_factors"})
     assert (optimizer.lr, optimizer.weight_decay, optimizer.classifier_lr_factor) == (lr, decay, factor)
     used = optimizer.create(gcpzoo.create_model("resnet18", "gap", 2, until="layer1")).param_groups[0]
     assert used.get("momentum", 0.9) == 0.9
@@ -127,7 +131,7 @@ def test_a_row_has_the_published_numbers(name: str) -> None:
 def test_a_row_has_the_network_of_its_name(name: str) -> None:
     model = read(name)["model"]
     token = next(b for b in BACKBONES if b in name)
-    assert NAMES.get(token, token) in model["backbone"]
+    assert NAMES.get(token, token) == model["backbone"]
     hybrid = name.startswith("svd/hybrid")
     assert model["head"] == ("isqrt" if hybrid else of(HEADS, name) or "isqrt")
     if hybrid:
@@ -160,6 +164,7 @@ def test_details_of_rows() -> None:
     assert read("isice/cub_resnet50")["model"]["head_args"] == {"steps": 5, "sparsity": 0.01, "rate": 1.0}
     plus = read("moment_probing/cub_vit_b16_plus")["model"]
     assert (plus["blocks"], plus["frozen"], plus["fusion"]) == ({"psrp": {}}, ["backbone"], "mean")
+    assert read("deepbdc/cub_resnet18_stl")["model"]["optimizer"]["lr_factors"] == {"head.temperature": 0.02}
     assert read("isqrt/cub_resnet50")["model"]["checkpoint"] == "resnet50_isqrt.in1k_li2018"
     assert read("isqrt/cub_resnet50")["data"]["init_args"]["views"] == "mirror"
 
