@@ -127,18 +127,23 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     stages = list(dict.fromkeys(stage_of(n) for n, _ in named if n.startswith("backbone.")))
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
-        lr, decay = config.lr, config.weight_decay
+        lr = config.lr
         if name.startswith(("classifier.", "first_classifier.")):
             lr *= config.classifier_lr_factor
-            decay = decay if config.classifier_weight_decay is None else config.classifier_weight_decay
         elif name.startswith("head."):
             lr *= config.head_lr_factor
         elif config.layer_decay is not None and name.startswith("backbone."):
             lr *= config.layer_decay ** (len(stages) - stages.index(stage_of(name)))
-        if not config.decay_norm_and_bias and parameter.ndim <= 1:
-            decay = 0.0
+        decay = _decay(name, parameter, config)
         groups.setdefault((lr, decay, name.startswith("backbone.")), []).append(parameter)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
+
+
+def _decay(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> float:
+    if not config.decay_norm_and_bias and parameter.ndim <= 1:
+        return 0.0
+    own = config.classifier_weight_decay if name.startswith(("classifier.", "first_classifier.")) else None
+    return config.weight_decay if own is None else own
 
 
 def stage_of(name: str) -> str:
