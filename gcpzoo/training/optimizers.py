@@ -139,13 +139,6 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
 
 
-def _decay(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> float:
-    if not config.decay_norm_and_bias and parameter.ndim <= 1:
-        return 0.0
-    own = config.classifier_weight_decay if name.startswith(("classifier.", "first_classifier.")) else None
-    return config.weight_decay if own is None else own
-
-
 def stage_of(name: str) -> str:
     """Return the stage of a parameter: its path up to the first part that ends in a digit.
 
@@ -157,3 +150,10 @@ def stage_of(name: str) -> str:
         if part[-1:].isdigit():
             return ".".join(parts[: i + 1])
     return "stem"
+
+
+def _decay(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> float:
+    if not config.decay_norm_and_bias and parameter.ndim <= 1:
+        return 0.0
+    own = config.classifier_weight_decay if name.startswith(("classifier.", "first_classifier.")) else None
+    return config.weight_decay if own is None else own
