@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
@@ -142,3 +143,19 @@ def test_points_that_are_no_course_are_refused(points: list[list[float]]) -> Non
 def test_piecewise_needs_points() -> None:
     with pytest.raises(ZooError, match="schedule piecewise must have points, got none"):
         rates("piecewise", 3)
+
+
+def test_piecewise_goes_on_from_its_state() -> None:
+    config = ScheduleConfig("piecewise", points=[[0, 1.0], [4, 0.0]])
+    first, second = (torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2))
+    before, after = config.create(first, 4), config.create(second, 4)
+    for _ in range(2):
+        first.step()
+        before.step()
+    buffer = io.BytesIO()
+    torch.save(before.state_dict(), buffer)
+    buffer.seek(0)
+    after.load_state_dict(torch.load(buffer, weights_only=True))
+    second.step()
+    after.step()
+    assert second.param_groups[0]["lr"] == pytest.approx(0.25)
