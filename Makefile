@@ -1,9 +1,10 @@
 # make demo   the whole way on real data (DATA=/path/to/folder: on your own class folders)
 # make test   lint, types and all tests
 # make fast   lint, types and the tests that take under a minute in all
+# make configs  two training steps of every config on small images, about 15 minutes
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
-# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md
+# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -15,7 +16,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint bench faults docs clean
+.PHONY: demo test fast lint configs bench faults docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -31,6 +32,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+configs: $(READY)
+	GCPZOO_ALL_CONFIGS=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/cli/test_configs.py
 
 bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/heads.py
@@ -51,6 +55,7 @@ docs: $(READY)
 	$(BIN)/gcpzoo card
 	$(BIN)/python docs/make_results.py
 	$(BIN)/python docs/make_heads.py
+	$(BIN)/python docs/make_configs.py
 
 # The environment is made once, and updated when the requirements change.
 $(READY): pyproject.toml constraints.txt

@@ -19,7 +19,17 @@ MOVED_CLASSES = {
     "gcpzoo.task.": "gcpzoo.training.",
     "gcpzoo.data.PictureDataModule": "gcpzoo.data.ImageDataModule",
 }
-MOVED_CONFIGS = {"finetune/pictures.yaml": "finetune/images.yaml"}
+MOVED_CONFIGS = {
+    "finetune/pictures.yaml": "finetune/images.yaml",
+    "finetune/cub_isqrt.yaml": "paper/isqrt/cub_resnet50.yaml",
+    "finetune/aircraft_isqrt.yaml": "paper/isqrt/aircraft_resnet50.yaml",
+    "finetune/cars_isqrt.yaml": "paper/isqrt/cars_resnet50.yaml",
+    "finetune/cub_svd_pade.yaml": "paper/svd/cub_resnet50_pade.yaml",
+    "finetune/cub_bcnn_two_stage.yaml": "paper/bcnn/cub_vgg16.yaml",
+    "pretrain/imagenet_isqrt.yaml": "paper/isqrt/imagenet_resnet50.yaml",
+    "pretrain/imagenet_lradju.yaml": "paper/gcp_optimization/resnet18_lradju.yaml",
+    "pretrain/imagenet_svd_pade_hybrid.yaml": "paper/svd/hybrid_resnet50_pade.yaml",
+}
 
 
 def refuse_former_names(content: Any, where: str = "") -> None:

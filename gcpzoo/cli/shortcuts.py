@@ -71,7 +71,7 @@ def _find_config(name: str) -> str:
         short = name.removeprefix("configs/")
         if short in MOVED_CONFIGS:
             raise ZooError(f"config file {short!r} is now {MOVED_CONFIGS[short]!r}")
-        known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml"))
+        known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml") if p.name != "index.yaml")
         if short not in known:
             raise unknown_name("config file", name, known)
         path = folder / short

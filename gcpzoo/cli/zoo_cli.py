@@ -93,7 +93,7 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if "model.checkpoint" in self.typed:  # it replaces the network of a config file
+        if "model.checkpoint" in self.typed and config.model.checkpoint:  # it replaces the network of a config file
             _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
         if config.resume:
             self._find_run(config)

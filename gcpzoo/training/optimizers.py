@@ -28,6 +28,7 @@ class OptimizerConfig:
         weight_decay: weight decay, as the optimizer defines it.
         args: further arguments of the optimizer; SGD has momentum 0.9 unless they say otherwise.
         classifier_lr_factor: learning rate of the classifier, in multiples of ``lr``.
+        classifier_weight_decay: weight decay of the classifier; null: as everywhere.
         head_lr_factor: learning rate of the head (its reduction layer), in multiples of ``lr``.
         lr_factors: learning rates of single parameters or modules, in multiples of ``lr``, by the names in the state
             dict, e.g. ``{"head.temperature": 0.02}``; they take the place of the factors above and below.
@@ -54,6 +55,7 @@ class OptimizerConfig:
     lr_factors: dict[str, float] | None = None
     layer_decay: float | None = None
     decay_norm_and_bias: bool = True
+    classifier_weight_decay: float | None = None
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -61,6 +63,7 @@ class OptimizerConfig:
             lr=(0, 1e6),
             weight_decay=(0, 1e6),
             classifier_lr_factor=(0, 1e6),
+            classifier_weight_decay=(0, 1e6),
             head_lr_factor=(0, 1e6),
             layer_decay=(0, 1),
         )
@@ -140,7 +143,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             lr *= config.head_lr_factor
         elif config.layer_decay is not None and name.startswith("backbone."):
             lr *= config.layer_decay ** (len(stages) - stages.index(stage_of(name)))
-        decay = config.weight_decay if config.decay_norm_and_bias or parameter.ndim > 1 else 0.0
+        decay = _decay(name, parameter, config)
         groups.setdefault((lr, decay, name.startswith("backbone.")), []).append(parameter)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
 
@@ -176,3 +179,10 @@ def stage_of(name: str) -> str:
         if part[-1:].isdigit():
             return ".".join(parts[: i + 1])
     return "stem"
+
+
+def _decay(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> float:
+    if not config.decay_norm_and_bias and parameter.ndim <= 1:
+        return 0.0
+    own = config.classifier_weight_decay if name.startswith(("classifier.", "first_classifier.")) else None
+    return config.weight_decay if own is None else own

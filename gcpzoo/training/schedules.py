@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -12,7 +14,7 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.training.checks import check_ranges
 
-SCHEDULES = ("constant", "step", "cosine", "polynomial", "logarithmic")
+SCHEDULES = ("constant", "step", "cosine", "polynomial", "logarithmic", "piecewise")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class ScheduleConfig:
     ``cosine``      :math:`\tfrac12(1 + \cos(\pi e/E))`
     ``polynomial``  :math:`(1 - e/\text{horizon})^{\text{power}}`, zero from the horizon on
     ``logarithmic`` :math:`\text{final\_factor}^{e/(E-1)}`: equal ratios from 1 to ``final_factor``
+    ``piecewise``   straight lines between ``points``, constant before the first and after the last
     ==============  =====================================================================
 
     Args:
@@ -37,6 +40,7 @@ class ScheduleConfig:
             ``power=2, horizon=49`` at 50 epochs, LRfast ``power=11, horizon=52`` at 30.
         final_factor: factor of the last epoch of ``logarithmic``.
         interval: change the rate every ``epoch`` or every ``step``.
+        points: pairs ``[epoch, factor]`` of ``piecewise``, in the order of the epochs.
 
     Raises:
         ZooError: if a value is out of range or the schedule does not exist.
@@ -45,7 +49,7 @@ class ScheduleConfig:
     [30, 45]
     """
 
-    name: Literal["constant", "step", "cosine", "polynomial", "logarithmic"] = "cosine"
+    name: Literal["constant", "step", "cosine", "polynomial", "logarithmic", "piecewise"] = "cosine"
     warmup_epochs: int = 0
     milestones: list[int] | None = None
     gamma: float = 0.1
@@ -53,6 +57,7 @@ class ScheduleConfig:
     horizon: float | None = None
     final_factor: float = 1e-2
     interval: Literal["epoch", "step"] = "epoch"
+    points: list[list[float]] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -64,6 +69,10 @@ class ScheduleConfig:
         )
         if any(m < 1 for m in self.milestones or []):
             raise ZooError(f"milestones must be epochs from 1 on, got {self.milestones}")
+        if self.points is not None and not _are_points(self.points):
+            raise ZooError(
+                f"points must be pairs [epoch, factor] with rising epochs and factors of at least 0, got {self.points}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; ``ScheduleConfig(**values)`` takes them back.
@@ -95,6 +104,8 @@ class ScheduleConfig:
             raise ZooError(f"warmup_epochs must be less than the {epochs} epochs, got {self.warmup_epochs}")
         if self.name == "step" and not self.milestones:
             raise ZooError("schedule step must have milestones, got none")
+        if self.name == "piecewise" and not self.points:
+            raise ZooError("schedule piecewise must have points, got none")
         warm = self.warmup_epochs * steps_per_epoch
         after = self._after_warmup(optimizer, epochs - self.warmup_epochs, steps_per_epoch, warm)
         if not warm:
@@ -112,7 +123,24 @@ class ScheduleConfig:
             return lr_scheduler.PolynomialLR(optimizer, round((self.horizon or epochs) * n), self.power)
         if self.name == "logarithmic":
             return lr_scheduler.ExponentialLR(optimizer, self.final_factor ** (1 / max(total - 1, 1)))
+        if self.name == "piecewise":
+            start = warm / n  # points count epochs from the start, warm-up included
+            return lr_scheduler.LambdaLR(optimizer, lambda step: _between(self.points or [], start + step / n))
         return lr_scheduler.ConstantLR(optimizer, 1.0, 0)
+
+
+def _are_points(points: Sequence[Sequence[float]]) -> bool:
+    if not points or any(len(point) != 2 or not all(map(math.isfinite, point)) or point[1] < 0 for point in points):
+        return False
+    return all(a[0] < b[0] for a, b in pairwise(points))
+
+
+def _between(points: Sequence[Sequence[float]], epoch: float) -> float:
+    """Return the factor of an epoch on the line through ``points``."""
+    for (e0, f0), (e1, f1) in pairwise(points):
+        if epoch < e1:
+            return f0 + (f1 - f0) * max(epoch - e0, 0) / (e1 - e0)
+    return points[-1][1]
 
 
 class WarmUp(lr_scheduler.SequentialLR):

@@ -22,6 +22,8 @@ class StagedUnfreezing(Callback):
     Args:
         unfreeze_at: first epoch, counted from 0, in which the backbone learns.
         lr_factor: learning rates from then on, in multiples of those before.
+        accumulate: batches whose gradients are averaged for one step while the backbone is frozen. With 4, batches of
+            10 images learn as batches of 40, and as batches of 10 from ``unfreeze_at`` on.
 
     Source: Lin et al., ICCV 2015, section 4, the two-stage fine-tuning of B-CNN.
 
@@ -30,14 +32,23 @@ class StagedUnfreezing(Callback):
     gcpzoo.errors.ZooError: unfreeze_at must be at least 1, got 0
     """
 
-    def __init__(self, unfreeze_at: int, lr_factor: float = 1.0) -> None:
+    def __init__(self, unfreeze_at: int, lr_factor: float = 1.0, accumulate: int = 1) -> None:
         if unfreeze_at < 1:
             raise ZooError(f"unfreeze_at must be at least 1, got {unfreeze_at}")
         if not lr_factor > 0:
             raise ZooError(f"lr_factor must be positive, got {lr_factor}")
-        self.unfreeze_at, self.lr_factor = unfreeze_at, lr_factor
+        if accumulate < 1:
+            raise ZooError(f"accumulate must be at least 1, got {accumulate}")
+        self.unfreeze_at, self.lr_factor, self.accumulate = unfreeze_at, lr_factor, accumulate
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.accumulate > 1 and trainer.accumulate_grad_batches > 1:
+            raise ZooError(
+                "trainer.accumulate_grad_batches must be 1 beside StagedUnfreezing's accumulate, got "
+                f"{trainer.accumulate_grad_batches}"
+            )
+        if self.accumulate > 1 and pl_module.schedule_config.interval == "step":
+            raise ZooError("StagedUnfreezing's accumulate changes the number of steps: set schedule.interval to epoch")
         if 0 < (trainer.max_epochs or -1) <= self.unfreeze_at and not trainer.fast_dev_run:
             raise ZooError(f"unfreeze_at must be less than the {trainer.max_epochs} epochs, got {self.unfreeze_at}")
 
@@ -52,6 +63,8 @@ class StagedUnfreezing(Callback):
 
     def _freeze(self, trainer: Any, pl_module: Any) -> None:
         frozen = trainer.current_epoch < self.unfreeze_at
+        if self.accumulate > 1:
+            trainer.accumulate_grad_batches = self.accumulate if frozen else 1
         backbone = pl_module.model.backbone
         if trainer.world_size == 1:
             backbone.requires_grad_(not frozen)

@@ -1,9 +1,14 @@
-"""Every file in configs/ runs: one batch of tiny images in the data set's own layout."""
+"""Every file in configs/ runs: two steps on tiny images in the data set's own layout.
+
+Of the papers' rows one for each paper runs; ``make configs`` sets GCPZOO_ALL_CONFIGS and runs them all.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +16,27 @@ import yaml
 from image_files import draw
 
 import gcpzoo
+from gcpzoo.blocks import BLOCKS
+from gcpzoo.functional import ROOTS
+from gcpzoo.heads import head_arguments, list_heads
+from gcpzoo.models import list_backbones
 from gcpzoo.paths import resource
 
-CONFIGS = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+INDEX = yaml.safe_load((resource("configs") / "paper" / "index.yaml").read_text(encoding="utf-8"))
+ALL = bool(os.environ.get("GCPZOO_ALL_CONFIGS"))
+CONFIGS = sorted(
+    str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml") if p.name != "index.yaml"
+)
+WITHOUT = {
+    f"paper/{f}/{n}": r["missing"] for f, p in INDEX["papers"].items() for n, r in p["rows"].items() if "missing" in r
+}
+ONE_OF_EACH = (
+    "bcnn/cub_vgg16", "cbp/cars_vgg16", "deepbdc/cub_resnet18_meta", "dropcov/imagenet_resnet34", "g2denet/cub_vgg16",
+    "gcp_optimization/shufflenet_v2_lradju", "gsop/net2_resnet50", "improved_bcnn/aircraft_vgg16", "isice/mit_resnet50",
+    "isqrt/cub_resnet50", "moment_probing/cub_vit_b16_plus", "mpn_cov/imagenet_resnet50",
+    "riemgcp/aircraft_resnet50_cho_tmlr", "seb/aircraft_resnet50", "svd/hybrid_resnet50_pade",
+)  # fmt: skip
+SOME = [c for c in CONFIGS if not c.startswith("paper/") or c.removeprefix("paper/")[:-5] in ONE_OF_EACH]
 CLASSES = ("n01440764", "n01443537")
 
 
@@ -48,7 +71,61 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"CUB200": root / "cub", "ImageNet": root / "folders", "ImageFolder": root / "folders"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+def awaited(config: dict[str, Any]) -> str:
+    """What a config names that this version lacks: a backbone, a head or one of its arguments, a block, a root."""
+    model, callbacks = config["model"], config["trainer"].get("callbacks", ())
+    head, roots = model["head"], [c["init_args"]["root"] for c in callbacks if c["class_path"].endswith("HybridRoot")]
+    arguments = head_arguments(head) if head in list_heads() else model.get("head_args") or {}
+    lacking = {
+        "the backbone": [b for b in [model["backbone"]] if b not in list_backbones() and not b.startswith("timm:")],
+        "the head": [h for h in [head] if h not in list_heads()],
+        f"{head}'s": [a for a in model.get("head_args") or {} if a not in arguments],
+        "the block": [b for b in model.get("blocks") or {} if b not in BLOCKS],
+        "the root": [root for root in roots if root not in ROOTS],
+    }
+    return ", ".join(f"{kind} {name}" for kind, names in lacking.items() for name in names)
+
+
+def tiny(config: dict[str, Any], roots: dict[str, Path]) -> list[object]:
+    """Options that put a row on small images, from random weights."""
+    data, backbone = config["data"]["class_path"].rpartition(".")[2], config["model"]["backbone"]
+    kind = data if data in roots else "CUB200"  # the others' archives are laid out in the tests of the data modules
+    options: list[object] = [] if kind == data else ["--data", kind]
+    options += ["--data.root", roots[kind], "--data.workers", 0, "--data.batch_size", 2]
+    if not backbone.startswith(("timm:", "sovit_")):  # transformers take images of one size
+        options += ["--data.preprocessing", '{"resize": [64, 64], "crop": 64}']
+    for key in ("checkpoint", "backbone_weights"):
+        options += [f"--model.{key}", "null"]
+    return [*options, "--model.pretrained_backbone", "false", "--model.schedule.warmup_epochs", 0]
+
+
+@pytest.mark.parametrize("name", [c for c in (CONFIGS if ALL else SOME) if "paper/" in c])
+def test_a_row_of_a_paper_trains_two_steps(name: str, cli: Callable, roots: dict[str, Path]) -> None:
+    config = yaml.safe_load((resource("configs") / name).read_text(encoding="utf-8"))
+    if lacking := awaited(config):
+        pytest.skip(f"{name} awaits {lacking}")
+    arguments = ["--config", name, *tiny(config, roots), "--trainer.fast_dev_run", 2, "--trainer.accelerator", "cpu"]
+    if "HybridRoot" in str(config):
+        arguments += ["--trainer.callbacks.epoch", 0]  # with the second root at once
+    code, _, err = cli("fit", *arguments, "--trainer.enable_model_summary", "false")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(("name", "reason"), WITHOUT.items())
+def test_a_row_without_a_config_says_why(name: str, reason: str) -> None:
+    assert not (resource("configs") / f"{name}.yaml").exists()
+    assert reason
+    if ALL:
+        pytest.skip(f"{name} has no config: {reason}")
+
+
+def test_one_row_of_each_paper_is_run() -> None:
+    folders = {name.partition("/")[0] for name in ONE_OF_EACH}
+    assert folders == {f for f, p in INDEX["papers"].items() if any("missing" not in r for r in p["rows"].values())}
+    assert {f"paper/{name}.yaml" for name in ONE_OF_EACH} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", [c for c in CONFIGS if "paper/" not in c])
 def test_config_runs(
     name: str, cli: Callable, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,9 +133,6 @@ def test_config_runs(
     data = config["data"]["class_path"].split(".")[-1]
     size = 96 if data != "Digits" else config["data"]["init_args"]["image_size"]
     arguments: list[object] = ["--config", name]
-    if data in ("FGVCAircraft", "StanfordCars"):  # their archives are laid out in the tests of the data modules
-        arguments += ["--data", "CUB200"]
-        data = "CUB200"
     if data != "Digits":
         arguments += ["--data.root", roots[data], "--data.workers", 0, "--data.batch_size", 2]
         if "deit" not in name:

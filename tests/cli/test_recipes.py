@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,80 +16,16 @@ from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import resource
 from gcpzoo.training import OptimizerConfig, ScheduleConfig
 
-CONFIGS = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+CONFIGS = sorted(
+    name
+    for name in (str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+    if not name.startswith("paper/")  # these are in test_papers.py
+)
 SGD = {"name": "SGD", "layer_decay": None, "head_lr_factor": 1, "decay_norm_and_bias": True, "args": None}
 ADAMW = {**SGD, "name": "AdamW", "weight_decay": 0.01}
-RESNET = {"backbone": "resnet50", "head": "isqrt", "dim": "auto", "label_smoothing": 0, "mixup_alpha": 0}
-FINE_GRAINED = {
-    "model": {**RESNET, "pretrained_backbone": True, "last_stride": 1},
-    "optimizer": {**SGD, "lr": 1.2e-3, "weight_decay": 1e-4, "classifier_lr_factor": 5},
-    "rates": {0: 1, 99: 1},
-    "data": {"batch_size": 10, "views": "mirror"},
-    "side": 448,
-    "trainer": {"max_epochs": 100},
-}
-IMAGENET = {"classifier_lr_factor": 1, "weight_decay": 1e-4}
 SMALL_IMAGES = {"schedule": {"name": "cosine", "interval": "step", "warmup_epochs": 0}}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Li et al., CVPR 2018, and their fast-MPN-COV: the script's 1e-3 of weight decay never takes effect.
-    "finetune/cub_isqrt.yaml": {"class": "CUB200", **FINE_GRAINED, "resize": 448},
-    "finetune/aircraft_isqrt.yaml": {"class": "FGVCAircraft", **FINE_GRAINED, "resize": (512, 512)},
-    "finetune/cars_isqrt.yaml": {"class": "StanfordCars", **FINE_GRAINED, "resize": (448, 448)},
-    # Song et al., ICCV 2021.
-    "finetune/cub_svd_pade.yaml": {
-        "class": "CUB200",
-        "model": {**RESNET, "head": "svd_pade", "pretrained_backbone": True},
-        "optimizer": {**SGD, "lr": 3e-3, "weight_decay": 1e-4, "classifier_lr_factor": 20},
-        "rates": {0: 1, 49: 1, 50: 0.1, 99: 0.1, 100: 0.01, 199: 0.01},
-        "data": {"batch_size": 10, "views": "single"},
-        "side": 448,
-        "resize": 448,
-        "trainer": {"max_epochs": 200},
-    },
-    # Lin et al., ICCV 2015: 100 epochs of the classifier alone at 1.0, then everything at 1e-3.
-    "finetune/cub_bcnn_two_stage.yaml": {
-        "class": "CUB200",
-        "model": {"backbone": "vgg16", "pretrained_backbone": True, "head": "bcnn", "dim": None},
-        "optimizer": {**SGD, "lr": 1.0, "weight_decay": 5e-4, "classifier_lr_factor": 1},
-        "rates": {0: 1, 199: 1},
-        "data": {"batch_size": 10},
-        "side": 448,
-        "resize": 448,
-        "trainer": {"max_epochs": 200},
-        "callbacks": {"gcpzoo.training.StagedUnfreezing": {"unfreeze_at": 100, "lr_factor": 1e-3}},
-    },
-    # fast-MPN-COV on ImageNet.
-    "pretrain/imagenet_isqrt.yaml": {
-        "class": "ImageNet",
-        "model": {**RESNET, "pretrained_backbone": False},
-        "optimizer": {**SGD, **IMAGENET, "lr": 0.1},
-        "rates": {0: 1, 29: 1, 30: 0.1, 44: 0.1, 45: 0.01, 59: 0.01, 60: 0.001, 64: 0.001},
-        "data": {"batch_size": 160},
-        "side": 224,
-        "trainer": {"max_epochs": 65},
-    },
-    # Song et al., ICCV 2021: the hybrid switch at the last drop, epoch 45 of 60.
-    "pretrain/imagenet_svd_pade_hybrid.yaml": {
-        "class": "ImageNet",
-        "model": {**RESNET, "pretrained_backbone": False},
-        "optimizer": {**SGD, **IMAGENET, "lr": 0.0794},
-        "rates": {0: 1, 29: 1, 30: 0.1, 44: 0.1, 45: 0.01, 59: 0.01},
-        "data": {"batch_size": 256},
-        "side": 224,
-        "trainer": {"max_epochs": 60, "gradient_clip_val": 5},
-        "callbacks": {"gcpzoo.training.HybridRoot": {"root": "svd_pade", "epoch": None, "condition": None}},
-    },
-    # Wang et al., CVPR 2020, LRadju: (1 - (e - 1)/49)² with e from 1 on.
-    "pretrain/imagenet_lradju.yaml": {
-        "class": "ImageNet",
-        "model": {**RESNET, "backbone": "resnet18", "pretrained_backbone": False},
-        "optimizer": {**SGD, **IMAGENET, "lr": 0.1},
-        "rates": {0: 1, 7: (42 / 49) ** 2, 28: (21 / 49) ** 2, 48: (1 / 49) ** 2, 49: 0},
-        "data": {"batch_size": 256},
-        "side": 224,
-        "trainer": {"max_epochs": 50},
-    },
     # Wang et al., NeurIPS 2022, on DeiT's recipe.
     "pretrain/imagenet_dropcov_deit.yaml": {
         "class": "ImageNet",
@@ -245,15 +180,3 @@ def test_a_config_states_its_recipe(name: str, resolve: Callable) -> None:
     optimizer = OptimizerConfig(**config["model"]["optimizer"]).create(gcpzoo.create_model("resnet18", "gap", 2))
     if optimizer.param_groups[0].get("momentum") is not None:
         assert optimizer.param_groups[0]["momentum"] == 0.9
-
-
-def test_lrfast_is_had_by_the_options_that_the_file_names(resolve: Callable) -> None:
-    name = "pretrain/imagenet_lradju.yaml"
-    comment = " ".join(line.lstrip("# ") for line in (resource("configs") / name).read_text().splitlines()[:4])
-    options = re.findall(r"(--\S+) (\d+)", comment.partition("LRfast: ")[2])
-    config = resolve("fit", "--config", name, *(part for option in options for part in option))
-    assert config["trainer"]["max_epochs"] == 30
-    found = rates(config["model"]["schedule"], 30)
-    assert found[0] == 1
-    assert found[13] == pytest.approx((39 / 52) ** 11)
-    assert found[26] == pytest.approx((26 / 52) ** 11)

@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 
-from gcpzoo.data import ImageFolder
+from gcpzoo.data import Augment, ImageFolder
 from gcpzoo.errors import ZooError
 from gcpzoo.heads import create_head
 from gcpzoo.training import (
@@ -86,6 +86,61 @@ def test_what_the_task_freezes_stays_frozen_after_the_unfreezing(data: ImageFold
     assert torch.equal(watch.statistics[0], watch.statistics[1])
 
 
+def test_a_frozen_backbone_gathers_several_batches_for_a_step(data: ImageFolder, tmp_path: Path) -> None:
+    """Three batches of 6 images; four are gathered at most, so that the first epoch has one step."""
+
+    class Steps(L.Callback):
+        def __init__(self) -> None:
+            self.counts: list[int] = []
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.counts.append(trainer.global_step)
+
+    steps, schedule = Steps(), ScheduleConfig("constant")
+    task = ClassificationTask(**NETWORK, schedule=schedule)
+    callback = StagedUnfreezing(unfreeze_at=1, accumulate=4)
+    trainer(tmp_path, max_epochs=2, callbacks=[callback, steps]).fit(task, data)
+    assert steps.counts == [1, 4]
+
+
+def test_gathered_batches_learn_as_one_large_batch(folder: Path, tmp_path: Path) -> None:
+    """18 training images, in three batches of 6 or in one, without random augmentation."""
+    weights = []
+    for batch_size, accumulate in ((6, 3), (18, 1)):
+        torch.manual_seed(0)
+        task = ClassificationTask(**{**NETWORK, "dim": None}, schedule=ScheduleConfig("constant"))
+        plain = ImageFolder(
+            str(folder), image_size=32, batch_size=batch_size, workers=0, augment=Augment("center", flip=0)
+        )
+        callback = StagedUnfreezing(unfreeze_at=1, accumulate=accumulate)
+        trainer(tmp_path, max_epochs=2, limit_train_batches=1.0, callbacks=[callback, Stop()]).fit(task, plain)
+        weights.append(task.model.classifier.weight.detach())
+    assert torch.allclose(*weights, atol=1e-6)
+
+
+class Stop(L.Callback):
+    """Ends a training after its first epoch."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("schedule", "batches", "message"),
+    [
+        (ScheduleConfig("cosine", interval="step"), 1, "set schedule.interval to epoch"),
+        (ScheduleConfig("constant"), 2, "trainer.accumulate_grad_batches must be 1 beside"),
+    ],
+)
+def test_gathering_beside_what_counts_steps_is_refused(
+    schedule: ScheduleConfig, batches: int, message: str, data: ImageFolder, tmp_path: Path
+) -> None:
+    task, callback = ClassificationTask(**NETWORK, schedule=schedule), StagedUnfreezing(unfreeze_at=1, accumulate=2)
+    run = trainer(tmp_path, max_epochs=2, callbacks=[callback], accumulate_grad_batches=batches)
+    with pytest.raises(ZooError, match=message):
+        run.fit(task, data)
+
+
 def test_many_processes_drop_the_frozen_gradients_instead(data: ImageFolder, tmp_path: Path) -> None:
     """With several processes every parameter keeps its place in the reduction, and no frozen one is stepped."""
     callback = StagedUnfreezing(unfreeze_at=1)
@@ -114,6 +169,7 @@ def test_many_processes_drop_the_frozen_gradients_instead(data: ImageFolder, tmp
     [
         (lambda: StagedUnfreezing(0), "unfreeze_at must be at least 1, got 0"),
         (lambda: StagedUnfreezing(1, lr_factor=0), "lr_factor must be positive, got 0"),
+        (lambda: StagedUnfreezing(1, accumulate=0), "accumulate must be at least 1, got 0"),
         (lambda: HybridRoot(epoch=1, condition=2.0), "give epoch or condition, not both"),
     ],
 )

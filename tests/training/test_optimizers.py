@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
@@ -130,3 +131,54 @@ def test_a_wrong_schedule_is_named() -> None:
         rates("cosin", 4)
     with pytest.raises(ZooError, match="warmup_epochs must be"):
         rates("cosine", 4, warmup_epochs=4)
+
+
+def test_the_classifiers_weight_decay_is_its_own(model: torch.nn.Module) -> None:
+    config = OptimizerConfig(weight_decay=5e-4, classifier_weight_decay=0)
+    own = {id(p) for p in model.classifier.parameters()}
+    found = {(id(p) in own, g["weight_decay"]) for g in config.create(model).param_groups for p in g["params"]}
+    assert found == {(True, 0), (False, 5e-4)}
+    bias = OptimizerConfig(weight_decay=5e-4, classifier_weight_decay=0.1, decay_norm_and_bias=False).create(model)
+    assert sorted({group["weight_decay"] for group in bias.param_groups}) == [0, 5e-4, 0.1]
+    with pytest.raises(ZooError, match="classifier_weight_decay must be between 0 and 1e"):
+        OptimizerConfig(classifier_weight_decay=-1)
+
+
+def test_piecewise_goes_straight_from_point_to_point() -> None:
+    values = rates("piecewise", 6, points=[[0, 1.0], [2, 0.5], [4, 0.1]])
+    assert values == pytest.approx([1, 0.75, 0.5, 0.3, 0.1, 0.1])
+    assert rates("piecewise", 3, points=[[1, 1.0], [2, 0.0]]) == pytest.approx([1, 1, 0])
+    by_step = rates("piecewise", 2, 2, points=[[0, 1.0], [2, 0.0]])
+    assert by_step == pytest.approx([1, 0.75, 0.5, 0.25])
+
+
+def test_piecewise_counts_its_epochs_from_the_start_of_the_warm_up() -> None:
+    values = rates("piecewise", 4, warmup_epochs=2, points=[[0, 1.0], [4, 0.0]])
+    assert values[2:] == pytest.approx([0.5, 0.25])
+
+
+@pytest.mark.parametrize("points", [[], [[0, 1], [0, 0.5]], [[0, -1]], [[0, 1, 2]], [[0, math.inf]], [[3, 1], [2, 1]]])
+def test_points_that_are_no_course_are_refused(points: list[list[float]]) -> None:
+    with pytest.raises(ZooError, match="points must be pairs"):
+        ScheduleConfig("piecewise", points=points)
+
+
+def test_piecewise_needs_points() -> None:
+    with pytest.raises(ZooError, match="schedule piecewise must have points, got none"):
+        rates("piecewise", 3)
+
+
+def test_piecewise_goes_on_from_its_state() -> None:
+    config = ScheduleConfig("piecewise", points=[[0, 1.0], [4, 0.0]])
+    first, second = (torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2))
+    before, after = config.create(first, 4), config.create(second, 4)
+    for _ in range(2):
+        first.step()
+        before.step()
+    buffer = io.BytesIO()
+    torch.save(before.state_dict(), buffer)
+    buffer.seek(0)
+    after.load_state_dict(torch.load(buffer, weights_only=True))
+    second.step()
+    after.step()
+    assert second.param_groups[0]["lr"] == pytest.approx(0.25)
