@@ -38,6 +38,7 @@ from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
+GROUPS = ("optimizer", "schedule", "distillation")
 NETWORK_OPTIONS = (*(key for key in GCPNet.CONFIG_KEYS if key != "num_classes"), *START_OPTIONS)
 
 
@@ -145,7 +146,7 @@ class ZooCLI(LightningCLI):
                 self._refuse_another(path, key, value, given)
             elif key not in START_OPTIONS and given not in (value, _plain(parameters[key].default)):
                 replaced.append(key)
-            model[key] = Namespace(value) if isinstance(value, Mapping) and key in ("optimizer", "schedule") else value
+            model[key] = Namespace(value) if isinstance(value, Mapping) and key in GROUPS else value
         _reset(model, START_OPTIONS)
         if replaced and self.subcommand == "fit":
             rank_zero_warn(f"{path} keeps its own {', '.join(replaced)}; the config file says otherwise")
@@ -229,6 +230,8 @@ class ZooCLI(LightningCLI):
             self.datamodule.preprocessing = dataclasses.replace(rule, mean=own.mean, std=own.std)
 
     def before_fit(self) -> None:
+        if not self.trained:
+            self.model.distillation.load(self.datamodule)  # one that cannot teach is an error now, not after the checks
         if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
             return
         if self.config[self.subcommand].evaluate:

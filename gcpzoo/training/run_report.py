@@ -20,7 +20,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 
 FORMAT = 2
-METRICS = ("loss", "top1", "top5", "per_class")
+METRICS = ("loss", "top1", "top5", "per_class", "ece", "brier")
 
 
 def hardware() -> str:
@@ -152,6 +152,8 @@ class RunReport(Callback):
             "hardware": hardware(),
             "parameters": sum(p.numel() for p in pl_module.model.parameters()),
         }
+        if teacher := pl_module.distillation.record():
+            self.report["teacher"] = teacher
         _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)
 
 
