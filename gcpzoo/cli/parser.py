@@ -27,6 +27,7 @@ TOP_OPTIONS = (
     "config",
     "output",
     "evaluate",
+    "generations",
     "resume",
     "seed_everything",
     "ckpt_path",

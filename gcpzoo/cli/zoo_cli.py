@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
+from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
 from gcpzoo.cli.resume import CONFIG, check_same, find_checkpoint, is_finished, is_trained
@@ -81,6 +82,10 @@ class ZooCLI(LightningCLI):
             "--resume", type=bool, nargs="?", const=True, default=False,
             help="go on with the stopped run in --output; where there is none yet, start",
         )  # fmt: skip
+        parser.add_argument(
+            "--generations", type=int, default=1,
+            help="train so many networks, each with the one before as teacher, and evaluate their ensemble (fit)",
+        )  # fmt: skip
         parser.add_class_arguments(RunCheckpoints, "checkpoint")
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
@@ -94,6 +99,10 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config.generations != 1:
+            if self.ckpt_path:
+                raise ZooError("--ckpt_path belongs to one training: leave it out, or --generations")
+            raise SeveralTrainings(config)
         if "model.checkpoint" in self.typed:  # it replaces the network of a config file
             _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
         if config.resume:

@@ -186,7 +186,7 @@ class Distillation(Callback):
 
 
 def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    r"""Compare two networks' softened answers: :math:`T^2 \, \text{KL}(\text{softmax}(z_t/T) \| \text{softmax}(z_s/T))`.
+    r"""Compare two softened answers, :math:`T^2 \, \text{KL}(\text{softmax}(z_t / T) \| \text{softmax}(z_s / T))`.
 
     The factor :math:`T^2` keeps the gradients' size where T changes. Computed in float32 or wider.
 
