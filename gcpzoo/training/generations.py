@@ -55,7 +55,9 @@ class Ensemble(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse data of other classes."""
         for member in self.members:
-            member.setup(stage)  # type: ignore[operator]
+            assert isinstance(member, ClassificationTask)
+            member.trainer = self.trainer
+            member.setup(stage)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         x, y = batch

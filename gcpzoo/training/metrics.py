@@ -62,8 +62,9 @@ class CalibrationError(Metric):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         confidence, likeliest = logits.float().softmax(1).max(1)
         place = ((confidence * self.bins).ceil().long() - 1).clamp(0, self.bins - 1)
-        self.excess += torch.zeros_like(self.excess).index_add_(0, place, confidence - (likeliest == labels).float())
-        self.images += len(labels)
+        excess = self.excess.float()  # the trainer's precision bf16-true makes it bfloat16
+        self.excess = excess.index_add(0, place, confidence - (likeliest == labels).float())
+        self.images = self.images.float() + len(labels)
 
     def compute(self) -> Tensor:
         return self.excess.abs().sum() / self.images
@@ -90,8 +91,8 @@ class BrierScore(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         p = logits.float().softmax(1)
-        self.distance += (p - one_hot(labels, p.shape[1])).square().sum()
-        self.images += len(labels)
+        self.distance = self.distance.float() + (p - one_hot(labels, p.shape[1])).square().sum()
+        self.images = self.images.float() + len(labels)
 
     def compute(self) -> Tensor:
         return self.distance / self.images
