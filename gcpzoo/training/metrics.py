@@ -104,7 +104,7 @@ def evaluation_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
     >>> sorted(evaluation_metrics(10, "test/"))
     ['test/brier', 'test/ece', 'test/per_class', 'test/top1', 'test/top5']
     """
-    metrics = {
+    metrics: dict[str, Metric | MetricCollection] = {
         "top1": MulticlassAccuracy(num_classes, average="micro"),
         "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
         "per_class": MeanClassAccuracy(num_classes),
