@@ -98,8 +98,7 @@ Written by `make faults`; do not edit. {injected} faults and the fuzzed files, i
 
 {table(faults)}
 
-{"Lost or wrong:" if lost else "Nothing was lost."}
-{chr(10).join(lost)}
+{chr(10).join(["Lost or wrong:", "", *lost]) if lost else "Nothing was lost."}
 
 - A training is stopped at a random moment: while it starts, in a step, while a checkpoint is written (a quarter of the
   times), in a validation or in the final test. It has random augmentation, MixUp and CutMix, dropout, averaged weights
@@ -119,6 +118,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the name of a group: kill, disk, damaged, pair, …")
     options = parser.parse_args()
     start = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and its children
     scratch = Path(tempfile.mkdtemp(prefix="gcpzoo-faults-"))
     os.chdir(scratch)
     try:
