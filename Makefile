@@ -35,6 +35,7 @@ lint: $(READY)
 bench: $(READY)
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/input_pipeline.py
+	$(BIN)/python benchmarks/roots.py
 	$(BIN)/python benchmarks/shards.py
 	GOMP_SPINCOUNT=1000 $(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/start_up.py

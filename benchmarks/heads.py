@@ -8,8 +8,9 @@ vector, without a reduction layer. ``ratio`` is the median over the rounds of te
 
 Versions: ``textbook`` (benchmarks/textbook.py); ``gcpzoo`` (what the head does here); for isqrt both of its ways,
 ``eigen`` (the polynomial on the eigenvalues, on a CPU from 64 rows) and ``iterated`` (products). The study table adds
-``recomputed`` (the head with ``recompute=True``, which keeps the features only) and ``eigh alone`` (the
-eigendecomposition of the smaller side and nothing else: the limit of any head that needs it).
+``recomputed`` (the head with ``recompute=True``, which keeps the features only) and, for the roots, ``eigh alone`` (the
+eigendecomposition of the smaller side and nothing else: the limit of any head that needs it). The study minimax has
+that root with 4 steps, its textbook that of isqrt with 5.
 
 Counted work: products by PyTorch's FlopCounterMode, plus 9n³ for each eigendecomposition (Golub & Van Loan, 8.3). The
 ceiling is the best rate of a batched float32 product 32×256×256 in this process; float64 runs at half of it. Saved
@@ -39,11 +40,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gcpzoo.functional import (
     as_matrix,
+    distance_covariance,
     lapack,
     matrix_power,
+    minimax,
+    minimax_sqrt,
     newton_schulz,
     newton_schulz_sqrt,
     share_threads,
+    sparse_inverse_covariance,
     spectral_function,
     svd_sqrt,
     triangle,
@@ -57,13 +62,15 @@ Case = tuple[str, int, int, int, int]  # head, d, side of the map, batch, iterat
 
 CLOCK = time.perf_counter
 HEADS = (("isqrt", 5), ("mpn_cov", 0))
-TABLE = (*HEADS, ("svd_pade", 0))
+TABLE = (*HEADS, ("svd_pade", 0), ("bdc", 0), ("isice", 5))
+BY_EIGH = ("isqrt", "mpn_cov", "svd_pade")
 MAPS = ((256, 7, 32), (256, 14, 32), (256, 28, 16), (128, 14, 32))
 STUDIES: dict[str, list[Case]] = {
     "table": [(head, d, side, batch, n) for head, n in TABLE for d, side, batch in MAPS],
     "d": [(head, d, 14, 16, n) for head, n in HEADS for d in (32, 64, 128, 192, 256, 384)],
     "positions": [(head, 256, side, 8, n) for head, n in HEADS for side in (4, 7, 10, 14, 20, 28)],
     "batch": [(head, 256, 14, batch, n) for head, n in HEADS for batch in (1, 4, 16, 64)],
+    "minimax": [("minimax", d, side, batch, 4) for d, side, batch in MAPS],
     "iterations": [("isqrt", 256, 14, 8, n) for n in (1, 3, 5, 7, 9)],
 }
 
@@ -76,10 +83,11 @@ def eigh_alone(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def versions(head: str, n: int, study: str) -> dict[str, Version]:
     chosen = own_versions(head, n)
-    if study != "table":
+    if study not in ("table", "minimax"):
         return {name: chosen[name] for name in ("textbook", "gcpzoo")}
     chosen["recomputed"] = partial(checkpoint, chosen["gcpzoo"], use_reentrant=False)
-    chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float32 if head == "isqrt" else torch.float64)
+    if head in BY_EIGH:
+        chosen["eigh alone"] = partial(eigh_alone, dtype=torch.float32 if head == "isqrt" else torch.float64)
     return chosen
 
 
@@ -88,6 +96,23 @@ def own_versions(head: str, n: int) -> dict[str, Version]:
         return {"textbook": textbook.mpn_cov, "gcpzoo": lambda x: triangle(matrix_power(x))}
     if head == "svd_pade":  # its rule is the textbook's gradient
         return {"textbook": textbook.mpn_cov, "gcpzoo": lambda x: triangle(svd_sqrt(x, "pade"))}
+    if head == "minimax":
+        return {
+            "textbook": partial(textbook.isqrt, iterations=5),
+            "gcpzoo": lambda x: triangle(minimax_sqrt(x, n)),
+            "iterated": lambda x: triangle(minimax.PolarRoot.apply(as_matrix(x), minimax.COEFFICIENTS[n], True)),
+        }
+    if head == "bdc":
+        tau = torch.tensor([[-6.0]], requires_grad=True)
+        return {
+            "textbook": partial(textbook.bdc, temperature=tau),
+            "gcpzoo": lambda x: triangle(distance_covariance(x, tau)),
+        }
+    if head == "isice":
+        return {
+            "textbook": partial(textbook.isice, steps=n),
+            "gcpzoo": lambda x: triangle(sparse_inverse_covariance(x, n)),
+        }
     polynomial = partial(newton_schulz.polynomial, iterations=n)
     return {
         "textbook": partial(textbook.isqrt, iterations=n),

@@ -30,7 +30,15 @@ import torch
 from torch import Tensor
 from training_step import measure as training_step
 
-from gcpzoo.functional import matrix_power, newton_schulz_sqrt, svd_sqrt, triangle
+from gcpzoo.functional import (
+    distance_covariance,
+    matrix_power,
+    minimax_sqrt,
+    newton_schulz_sqrt,
+    sparse_inverse_covariance,
+    svd_sqrt,
+    triangle,
+)
 from gcpzoo.training.run_report import hardware
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,8 +47,14 @@ MAPS = ((256, 7), (256, 14), (256, 28), (128, 14))
 Version = Callable[[Tensor], Tensor]
 HEADS: dict[str, tuple[Version, Version]] = {  # textbook, gcpzoo
     "isqrt": (textbook.isqrt, lambda x: triangle(newton_schulz_sqrt(x, 5))),
+    "minimax": (textbook.isqrt, lambda x: triangle(minimax_sqrt(x, 4))),
     "mpn_cov": (textbook.mpn_cov, lambda x: triangle(matrix_power(x))),
     "svd_pade": (textbook.mpn_cov, lambda x: triangle(svd_sqrt(x, "pade"))),
+    "bdc": (
+        lambda x: textbook.bdc(x, x.new_full((1, 1), -6)),
+        lambda x: triangle(distance_covariance(x, x.new_full((1, 1), -6))),
+    ),
+    "isice": (textbook.isice, lambda x: triangle(sparse_inverse_covariance(x))),
 }
 
 

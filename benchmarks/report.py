@@ -76,7 +76,7 @@ def heads(rows: list[Row]) -> str:
         row |= {"map": f"{float(row['positions']) ** 0.5:.0f}²", "faster": f"{float(row['ratio']):.2f}×"}
         row["of the ceiling"] = f"{100 * float(row['of_ceiling']):.0f} %"
     shown = table(
-        [r for r in rows if r["study"] == "table"],
+        [r for r in rows if r["study"] in ("table", "minimax")],
         ["head", "d", "map", "batch", "version", "ms", "faster", "gflop", "of the ceiling", "saved_mb", "beyond_mb"],
     )
     shares = memory([r for r in rows if r["study"] == "table"])

@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from gcpzoo import heads
-from gcpzoo.blocks import GSoP, insert_gsop
+from gcpzoo import blocks, heads
 from gcpzoo.functional import ROOTS, matrix_power, square_root
 from gcpzoo.heads.base import Head, RootHead, SecondOrderHead
 from gcpzoo.heads.reduction import Reduction
@@ -33,8 +32,13 @@ HERE = Path(__file__).parent
 CHANNELS, POSITIONS, BATCH = 256, (7, 14, 28), 4
 MODULES = (
     "gap", "bcnn", "improved_bcnn", "cbp", "mpn_cov", "isqrt", "svd", "mpa_lya", "seb", "riemannian", "dropcov",
-    "gaussian", "mgcrp",
+    "gaussian", "mgcrp", "bdc", "inverse_covariance", "smso", "power_normalization", "democratic",
 )  # fmt: skip
+BLOCKS = {
+    "gsop": (blocks.insert_gsop, blocks.GSoP),
+    "kalman_norm": (blocks.insert_kalman_norm, blocks.KalmanNorm),
+    "zca_whitening": (blocks.insert_zca_whitening, blocks.ZCAWhitening),
+}
 INTRODUCTION = """# Heads
 
 A head turns a feature map (B, C, h, w) into the vector that the classifier sees. All second-order heads share one
@@ -146,8 +150,10 @@ def page(results: dict[str, Any]) -> str:
         lines.append(f"| [{name}](#{name}) | {row['out_features']:,} | {row['parameters']:,} | {counts} | {times} |")
     lines.append(
         "\n## How far each root is from the exact one\n\n‖R − Σ^½‖ / ‖Σ^½‖ in float64 for features with a decaying\n"
-        f"spectrum, d = {CHANNELS}; `isqrt` with 5 steps. Any head that takes a root can take each of these (`root=`)\n"
-        "and exchange it at run time (`head.switch_root`).\n"
+        f"spectrum, d = {CHANNELS}; `isqrt` with 5 steps, `minimax` with 4. Any head that takes a root can take each\n"
+        "of these (`root=`) and exchange it at run time (`head.switch_root`). On a GPU, under `torch.compile` and in\n"
+        "ONNX an eigendecomposition is slow or missing: `head.switch_root('minimax')` before the export takes the\n"
+        "place of the exact root of `mpn_cov` and the `svd_` heads. On a CPU the exact root costs the same.\n"
     )
     lines.append(f"| root | {' | '.join(sides)} |\n|---|{'---:|' * len(sides)}")
     for root, distances in results["roots"].items():
@@ -164,8 +170,9 @@ def page(results: dict[str, Any]) -> str:
                 lines.append(f"\n### {cls.name}\n\n{markdown(cls.__doc__ or '')}\n\n**Defaults.** {defaults(cls.name)}")
             else:
                 lines.append(f"\n{markdown(cls.__doc__ or '')}")
-    lines.append("\n## Blocks inside the network\n\n### gsop\n")
-    lines += [markdown(insert_gsop.__doc__ or ""), "", markdown(GSoP.__doc__ or "")]
+    lines.append("\n## Blocks inside the network")
+    for name, parts in BLOCKS.items():
+        lines.append(f"\n### {name}\n\n" + "\n\n".join(markdown(part.__doc__ or "") for part in parts))
     return "\n".join(lines) + "\n"
 
 

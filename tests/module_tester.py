@@ -27,7 +27,7 @@ def golden(name: str) -> list:
     """The cases of a file of the authors' values, as parameters: dicts of tensors."""
     cases: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(GOLDEN / f"{name}.safetensors").items():
-        tag, field = key.split("/")
+        tag, field = key.split("/", 1)
         cases.setdefault(tag, {})[field] = value
     return [pytest.param(case, id=tag) for tag, case in cases.items()]
 
@@ -150,6 +150,21 @@ class ModuleTester:
         assert torch.equal(module(x), twin(x))
         pairs = zip(module.state_dict().values(), twin.state_dict().values(), strict=True)
         assert all(a.data_ptr() != b.data_ptr() for a, b in pairs)
+
+
+class NeedsTwoValues:
+    """Before :class:`ModuleTester`, for modules with batch statistics, which one value a channel does not have."""
+
+    def test_gives_finite_values_of_the_promised_shape(self, size: tuple[int, int, int], training: bool) -> None:
+        if training and size == (1, 1, 1):
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                self.make().train()(features(1, self.channels, 1, 1))
+        else:
+            super().test_gives_finite_values_of_the_promised_shape(size, training)
+
+    test_gives_finite_values_of_the_promised_shape.pytestmark = (
+        ModuleTester.test_gives_finite_values_of_the_promised_shape.pytestmark
+    )
 
 
 class Compiles:

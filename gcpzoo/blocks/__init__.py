@@ -9,13 +9,31 @@ from typing import Any
 from torch import nn
 
 from gcpzoo.blocks.gsop import GSoP, GSoPBlock, insert_gsop
+from gcpzoo.blocks.kalman_norm import KalmanNorm, insert_kalman_norm
 from gcpzoo.blocks.stride import stride_in_first
+from gcpzoo.blocks.zca_whitening import ZCAWhitening, insert_zca_whitening
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.checks import check_name
 
-__all__ = ["BLOCKS", "GSoP", "GSoPBlock", "insert", "insert_gsop", "stride_in_first"]
+__all__ = [
+    "BLOCKS",
+    "GSoP",
+    "GSoPBlock",
+    "KalmanNorm",
+    "ZCAWhitening",
+    "insert",
+    "insert_gsop",
+    "insert_kalman_norm",
+    "insert_zca_whitening",
+    "stride_in_first",
+]
 
-BLOCKS: dict[str, Callable[..., nn.Module]] = {"gsop": insert_gsop, "stride_in_first": stride_in_first}
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "gsop": insert_gsop,
+    "kalman_norm": insert_kalman_norm,
+    "stride_in_first": stride_in_first,
+    "zca_whitening": insert_zca_whitening,
+}
 
 
 def insert(backbone: nn.Module, blocks: Mapping[str, Mapping[str, Any] | None]) -> nn.Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,14 @@ class ChannelAttention(nn.Module):
     Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
 
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {
+        "conv_for_DR": "reduce",
+        "bn_for_DR": "norm",
+        "row_bn": "weights.norm",
+        "row_conv_group": "weights.rows",
+        "fc_adapt_channels": "weights.mix",
+    }
+
     def __init__(self, channels: int, dim: int = 128, stride: int = 1) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, dim, 1, stride)
@@ -90,6 +99,14 @@ class PositionAttention(nn.Module):
 
     Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
+
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {
+        "conv_for_DR_spatial": "reduce",
+        "bn_for_DR_spatial": "norm",
+        "row_bn_for_spatial": "weights.norm",
+        "row_conv_group_for_spatial": "weights.rows",
+        "fc_adapt_channels_for_spatial": "weights.mix",
+    }
 
     def __init__(self, channels: int, dim: int = 128, centering: str = "released") -> None:
         super().__init__()
@@ -132,6 +149,14 @@ class GSoP(nn.Module):
 
     Source: Gao et al., "Global Second-order Pooling Convolutional Networks", CVPR 2019.
     """
+
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {
+        **{theirs: f"channel.{ours}" for theirs, ours in ChannelAttention.RELEASED_NAMES.items()},
+        **{theirs: f"position.{ours}" for theirs, ours in PositionAttention.RELEASED_NAMES.items()},
+        "dilate_conv_for_concat1": "first",
+        "dilate_conv_for_concat2": "second",
+        "bn_for_concat": "norm",
+    }
 
     def __init__(
         self,

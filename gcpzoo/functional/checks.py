@@ -41,6 +41,32 @@ def check_positive(name: str, value: Any) -> None:
         raise ZooError(f"{name} must be positive, got {value!r}")
 
 
+def check_not_negative(name: str, value: Any) -> None:
+    """Require a finite number of at least 0.
+
+    >>> check_not_negative("sparsity", 0)
+    >>> check_not_negative("sparsity", -1)
+    Traceback (most recent call last):
+    ...
+    gcpzoo.errors.ZooError: sparsity must be at least 0, got -1
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        raise ZooError(f"{name} must be at least 0, got {value!r}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Require a number from 0 to 1.
+
+    >>> check_probability("dropout", 0.5)
+    >>> check_probability("dropout", 1.5)
+    Traceback (most recent call last):
+    ...
+    gcpzoo.errors.ZooError: dropout must be a number between 0 and 1, got 1.5
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ZooError(f"{name} must be a number between 0 and 1, got {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str | int | None]) -> None:
     """Require one of a few settings; for a list of names see :func:`check_name`.
 

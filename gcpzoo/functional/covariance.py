@@ -38,6 +38,19 @@ def centered(x: Tensor) -> Tensor:
     return x - x.mean(2, keepdim=True)
 
 
+def unit_scale(x: Tensor) -> Tensor:
+    """Divide each sample of ``(B, d, M)`` by its largest absolute entry, as by a constant; leave zeros.
+
+    For functions that do not depend on the features' scale: value and gradient stay, and no power over- or underflows.
+
+    >>> import torch
+    >>> unit_scale(torch.tensor([[[1e-30, -4e-30]]]))
+    tensor([[[ 0.2500, -1.0000]]])
+    """
+    largest = x.detach().abs().amax((1, 2), keepdim=True)
+    return x / torch.where(largest == 0, 1, largest)
+
+
 def covariance(x: Tensor, center: bool = True) -> Tensor:
     r"""Biased sample covariance of the feature vectors of each map.
 

@@ -71,15 +71,20 @@ def iterate(a: Tensor, iterations: int, divided: bool, da: Tensor | None = None)
     return p, dp
 
 
-def _trace(a: Tensor) -> Tensor:
-    """``(B, 1, 1)``; 1 where the matrix is zero, so that zero maps to zero."""
+def trace_or_one(a: Tensor) -> Tensor:
+    """Traces ``(B, 1, 1)``; 1 where the matrix is zero, so that zero maps to zero.
+
+    >>> import torch
+    >>> trace_or_one(torch.tensor([[[2.0]], [[0.0]]])).flatten()
+    tensor([2., 1.])
+    """
     trace = a.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     return torch.where(trace > 0, trace, 1)
 
 
 def _root(a: Tensor, iterations: int, divided: bool) -> Tensor:
     """√tr · Y_N(A/tr), or ``divided`` by A: Z_N(A/tr)/√tr."""
-    trace = _trace(a)
+    trace = trace_or_one(a)
     root, _ = iterate(a / trace, iterations, divided)
     return root * trace.rsqrt() if divided else root * trace.sqrt()
 
@@ -114,7 +119,7 @@ class NewtonSchulz(torch.autograd.Function):
         c = grad + grad.mT  # twice the symmetrized cotangent
         cy = c @ y if small else y
         k = y.mT @ cy / y.shape[2] if small else c
-        trace = _trace(a)
+        trace = trace_or_one(a)
         a = a / trace
         root, d = iterate(a, ctx.iterations, small, k)
         assert d is not None
@@ -153,13 +158,22 @@ def polynomial(w: Tensor, spectrum: Tensor, iterations: int) -> Tensor:
     return y * trace.sqrt()
 
 
-def _eigen_is_faster(x: Tensor, iterations: int) -> bool:
+def eigen_is_faster(x: Tensor, rows: int, iterations: int) -> bool:
     """Decide where ``eigh`` beats the products: on a CPU it costs a third of the 36 products of 5 steps.
 
     That holds if the batch has a part for every thread; measured with one and two threads.
+
+    Args:
+        x: ``(B, …)``, the features or the matrices.
+        rows: of the matrices.
+        iterations: N.
+
+    >>> import torch
+    >>> eigen_is_faster(torch.ones(64, 16, 16), rows=16, iterations=5)
+    False
     """
     busy = x.shape[0] >= torch.get_num_threads() or torch.get_num_threads() < 4
-    return x.device.type == "cpu" and busy and side(x) >= 64 and iterations > 2
+    return x.device.type == "cpu" and busy and rows >= 64 and iterations > 2
 
 
 def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> Tensor:
@@ -198,7 +212,7 @@ def newton_schulz_sqrt(x: Tensor, iterations: int = 5, center: bool = True) -> T
     if is_exported():
         value, divided = (partial(_root, iterations=iterations, divided=small) for small in (False, True))
         return symmetric_function(x, value, divided, center)
-    if not torch.compiler.is_compiling() and _eigen_is_faster(x, iterations):
+    if not torch.compiler.is_compiling() and eigen_is_faster(x, side(x), iterations):
         return spectral_function(x, partial(polynomial, iterations=iterations), center, precision=x.dtype)
     out: Tensor = NewtonSchulz.apply(x, iterations, center)
     return out

@@ -6,23 +6,26 @@ from torch import Tensor
 
 from gcpzoo.functional.checks import check_name
 from gcpzoo.functional.lyapunov import lyapunov_sqrt
+from gcpzoo.functional.minimax import minimax_sqrt
 from gcpzoo.functional.newton_schulz import newton_schulz_sqrt
 from gcpzoo.functional.spectral import matrix_power
 from gcpzoo.functional.surrogates import BACKWARDS, svd_sqrt
 
 SVD_ROOTS = tuple(f"svd_{name}" for name in BACKWARDS if name != "exact")
-ROOTS = ("isqrt", "exact", "mpa_lya", "mtp_lya", *SVD_ROOTS)
+ROOTS = ("isqrt", "exact", "minimax", "mpa_lya", "mtp_lya", *SVD_ROOTS)
 
 
-def square_root(x: Tensor, root: str = "isqrt", iterations: int = 5, center: bool = True) -> Tensor:
+def square_root(x: Tensor, root: str = "isqrt", iterations: int = 5, center: bool = True, steps: int = 4) -> Tensor:
     """Square root of the covariance of ``x`` by any of the methods.
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``.
-        root: ``isqrt`` (:func:`newton_schulz_sqrt`), ``exact`` (:func:`matrix_power`), ``mpa_lya``, ``mtp_lya``
-            (:func:`lyapunov_sqrt`), or ``svd_`` and a backward rule of :func:`svd_sqrt`.
+        root: ``isqrt`` (:func:`newton_schulz_sqrt`), ``exact`` (:func:`matrix_power`), ``minimax``
+            (:func:`minimax_sqrt`), ``mpa_lya``, ``mtp_lya`` (:func:`lyapunov_sqrt`), or ``svd_`` and a backward rule of
+            :func:`svd_sqrt`.
         iterations: Newton–Schulz steps of ``isqrt`` and of the gradient of ``svd_newton``.
         center: ``False`` takes the root of the second moment instead of the covariance.
+        steps: polynomials of ``minimax``.
 
     Returns:
         ``(B, d, d)`` in the dtype of ``x``.
@@ -41,6 +44,8 @@ def square_root(x: Tensor, root: str = "isqrt", iterations: int = 5, center: boo
         return newton_schulz_sqrt(x, iterations, center)
     if root == "exact":
         return matrix_power(x, 0.5, center=center)
+    if root == "minimax":
+        return minimax_sqrt(x, steps, center)
     if root in SVD_ROOTS:
         return svd_sqrt(x, root.removeprefix("svd_"), iterations, center)
     return lyapunov_sqrt(x, root == "mtp_lya", center)

@@ -10,6 +10,30 @@ from gcpzoo.functional.covariance import as_matrix
 from gcpzoo.functional.tracing import is_traced
 
 
+def check_weights(x: Tensor, weights: Tensor) -> None:
+    """Require weights of the positions of features ``(B, d, M)``, as :func:`reweight` takes them.
+
+    Raises:
+        ZooError: another shape than ``(B, M)``, a negative or not finite weight, or a sample without a positive one.
+
+    >>> import torch
+    >>> check_weights(torch.ones(2, 8, 5), torch.ones(2, 5))
+    >>> check_weights(torch.ones(2, 8, 5), torch.ones(2, 4))
+    Traceback (most recent call last):
+    ...
+    gcpzoo.errors.ZooError: weights must be (B, M) = (2, 5), one for each position, got shape (2, 4)
+    """
+    b, _, m = x.shape
+    if weights.shape != (b, m):
+        raise ZooError(f"weights must be (B, M) = {(b, m)}, one for each position, got shape {tuple(weights.shape)}")
+    if not is_traced(weights):
+        w = weights.to(torch.promote_types(x.dtype, torch.float32))
+        if not bool((w.isfinite() & (w >= 0)).all()):
+            raise ZooError("weights must be finite and at least 0, got a negative one, an infinite one or NaN")
+        if not bool((w > 0).any(1).all()):
+            raise ZooError("weights must leave each sample at least one position, got a sample whose weights are all 0")
+
+
 def reweight(x: Tensor, weights: Tensor) -> Tensor:
     r"""Features whose plain mean and covariance are the weighted ones of ``x``.
 
@@ -42,15 +66,9 @@ def reweight(x: Tensor, weights: Tensor) -> Tensor:
     (tensor(2.), tensor(1.))
     """
     x = as_matrix(x)
-    b, _, m = x.shape
-    if weights.shape != (b, m):
-        raise ZooError(f"weights must be (B, M) = {(b, m)}, one for each position, got shape {tuple(weights.shape)}")
+    check_weights(x, weights)
+    m = x.shape[2]
     w = weights.to(torch.promote_types(x.dtype, torch.float32))[:, None]
-    if not is_traced(w):
-        if not bool((w.isfinite() & (w >= 0)).all()):
-            raise ZooError("weights must be finite and at least 0, got a negative one, an infinite one or NaN")
-        if not bool((w > 0).any(2).all()):
-            raise ZooError("weights must leave each sample at least one position, got a sample whose weights are all 0")
     kept = w > 0
     y = torch.where(kept, x, 0).to(w.dtype)
     w = torch.where(kept, w, 0)

@@ -12,7 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import ROOTS, as_matrix, reweight, square_root, triangle
 from gcpzoo.functional.checks import check_count, check_name
+from gcpzoo.functional.minimax import check_steps
 from gcpzoo.functional.precision import at_least_float32, without_autocast
+from gcpzoo.functional.weighting import check_weights
 from gcpzoo.heads.reduction import Reduction
 from gcpzoo.limits import ITERATIONS
 
@@ -175,6 +177,23 @@ class SecondOrderHead(Head):
         """
         raise NotImplementedError
 
+    def normalize_weighted(self, x: Tensor, weights: Tensor) -> Tensor:
+        """:meth:`normalize` of weighted positions: by their mean and covariance, unless a head knows more of positions.
+
+        Args:
+            x: ``(B, d, M)``.
+            weights: ``(B, M)``, not negative, not all 0 in a sample.
+
+        >>> import torch
+        >>> from gcpzoo.heads import create_head
+        >>> head = create_head("dropcov", in_features=2).eval()
+        >>> x = torch.tensor([[[1.0, 3.0, 50.0], [2.0, 2.0, 70.0]]])
+        >>> head.normalize_weighted(x, torch.tensor([[1.0, 1.0, 0.0]])).round(decimals=3).abs()
+        tensor([[[1., 0.],
+                 [0., 0.]]])
+        """
+        return self.normalize(reweight(x, weights))
+
     def vectorize(self, a: Tensor) -> Tensor:
         """Matrix ``(B, d, d)`` to vector ``(B, vector_size)``.
 
@@ -205,12 +224,12 @@ class SecondOrderHead(Head):
         """Reduced features to the vector."""
         with without_autocast(x):
             x = as_matrix(at_least_float32(x))
-            if weights is not None:
-                x = reweight(x, weights)
-            if self.cov_groups == 1:
-                return self.vectorize(self.normalize(x))
+            if weights is not None and self.cov_groups > 1:
+                check_weights(x, weights)
+                weights = weights.repeat_interleave(self.cov_groups, 0)
             parts = x.reshape(x.shape[0] * self.cov_groups, self.group_dim, x.shape[2])
-            return self.vectorize(self.normalize(parts)).reshape(x.shape[0], -1)
+            a = self.normalize(parts) if weights is None else self.normalize_weighted(parts, weights)
+            return self.vectorize(a).reshape(x.shape[0], self.out_features)
 
 
 class RootHead(SecondOrderHead):
@@ -221,6 +240,9 @@ class RootHead(SecondOrderHead):
         root: one of :data:`gcpzoo.functional.ROOTS`; ``None``: the head's own.
         iterations: Newton–Schulz steps of ``isqrt`` (5 for ResNets, 3 in GSoP-Net2 and on transformers) and of the
             gradient of ``svd_newton``; at most 1000.
+        steps: polynomials of ``minimax``, 3 to 6. That root needs matrix products only, as ``isqrt`` does, and is near
+            the exact one: the choice for GPUs, ``torch.compile`` and export, where ``eigh`` is slow or missing. On a
+            CPU ``exact`` costs the same.
 
     >>> from gcpzoo.heads import create_head
     >>> create_head("isqrt", in_features=8, iterations=3).root
@@ -235,11 +257,13 @@ class RootHead(SecondOrderHead):
         dim: int | Sequence[int] | None = None,
         root: str | None = None,
         iterations: int = 5,
+        steps: int = 4,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_features, dim, **kwargs)
         check_count("iterations", iterations, most=ITERATIONS)
-        self.iterations = iterations
+        check_steps(steps)
+        self.iterations, self.steps = iterations, steps
         self.switch_root(root or self.default_root)
 
     def switch_root(self, root: str) -> None:
@@ -269,7 +293,7 @@ class RootHead(SecondOrderHead):
         >>> head.square_root(torch.tensor([[[2.0, -2.0]]]))
         tensor([[[2.]]])
         """
-        return square_root(x, self.root, self.iterations, center)
+        return square_root(x, self.root, self.iterations, center, self.steps)
 
     def normalize(self, x: Tensor) -> Tensor:
         return self.square_root(x)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class DropCov(SecondOrderHead):
 
     Source: Wang et al., "DropCov: A Simple yet Effective Method for Improving Deep Architectures", NeurIPS 2022.
     """
+
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {"eca_layer.conv": "conv"}
 
     def __init__(
         self,

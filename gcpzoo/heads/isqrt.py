@@ -18,7 +18,8 @@ class ISqrtCov(RootHead):
     Args:
         in_features, dim, root, iterations, kwargs: see :class:`~gcpzoo.heads.base.RootHead`.
 
-    When to use: the default choice; matrix products only, so that it compiles and exports.
+    When to use: the default choice; matrix products only, so that it compiles and exports. ``root="minimax"`` is near
+    the exact root with as many products.
 
     Released code: gives NaN for an all-zero feature map; here zeros, with a finite gradient. Files of fast-MPN-COV
     from before 2018-12-26 order the triangle by columns.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +58,7 @@ class CrossCovariancePooling(Head):
     Source: Xie et al., "So-ViT: Mind Visual Tokens for Vision Transformer", arXiv 2104.10935.
     """
 
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {"representation.wr": "projection", "normalization.weight": "start"}
     default_dim: ClassVar[int | None] = None
 
     def __init__(

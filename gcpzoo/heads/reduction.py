@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -31,6 +32,17 @@ class Reduction(nn.Sequential):
 
     Source: Li et al., CVPR 2018, section 4.1; initialization Kaiming fan-out.
     """
+
+    RELEASED_NAMES: ClassVar[Mapping[str, str]] = {
+        "layer_reduce": "0",
+        "layer_reduce_bn": "1",
+        "conv_dr_block.0": "0",  # fast-MPN-COV's networks cut into features, representation, classifier
+        "conv_dr_block.1": "1",
+        "dimension_reduction.0": "0",  # the light networks of GCP_Optimization
+        "dimension_reduction.1": "1",
+        "final_block.conv": "0",  # pytorchcv
+        "final_block.bn": "1",
+    }
 
     def __init__(self, in_features: int, dim: int | Sequence[int], activation: str = "relu", groups: int = 1) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ class HybridRoot(Callback):
         epoch: first epoch, counted from 0, with the new root; null: the last of the schedule's milestones.
         condition: instead of an epoch, the condition number of the covariance's non-zero spectrum
             (:class:`gcpzoo.analysis.SpectrumSummary`): switch at the first epoch whose first batch has at most this.
+            Reduction, covariance and eigenvalues are computed in float64. With several processes the first batch of
+            each must have at most this, so that all of them switch at once.
 
     Source: Song et al., "Why Approximate Matrix Square Root Outperforms Accurate SVD in Global Covariance Pooling?",
     ICCV 2021, section 5: epoch 45 of 60, at the last drop of the learning rate.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class OptimizerConfig:
         args: further arguments of the optimizer; SGD has momentum 0.9 unless they say otherwise.
         classifier_lr_factor: learning rate of the classifier, in multiples of ``lr``.
         head_lr_factor: learning rate of the head (its reduction layer), in multiples of ``lr``.
+        lr_factors: learning rates of single parameters or modules, in multiples of ``lr``, by the names in the state
+            dict, e.g. ``{"head.temperature": 0.02}``; they take the place of the factors above and below.
         layer_decay: learning rate of the backbone's last stage in multiples of ``lr``, of the stage before as its
             square, and so on towards the input; null: ``lr`` everywhere.
         decay_norm_and_bias: false exempts normalization layers and biases from weight decay.
@@ -48,6 +51,7 @@ class OptimizerConfig:
     args: dict[str, Any] | None = None
     classifier_lr_factor: float = 1.0
     head_lr_factor: float = 1.0
+    lr_factors: dict[str, float] | None = None
     layer_decay: float | None = None
     decay_norm_and_bias: bool = True
 
@@ -60,6 +64,8 @@ class OptimizerConfig:
             head_lr_factor=(0, 1e6),
             layer_decay=(0, 1),
         )
+        for name, factor in (self.lr_factors or {}).items():
+            check_ranges(SimpleNamespace(**{f"lr_factors[{name!r}]": factor}), **{f"lr_factors[{name!r}]": (0, 1e6)})
         self._optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])  # a wrong name or argument fails at once
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,10 +128,13 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     if not named:
         raise ZooError("no parameter is left to train: frozen must leave something")
     stages = list(dict.fromkeys(stage_of(n) for n, _ in named if n.startswith("backbone.")))
+    own = own_factors(model, config.lr_factors or {})
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         lr = config.lr
-        if name.startswith(("classifier.", "first_classifier.")):
+        if name in own:
+            lr *= own[name]
+        elif name.startswith(("classifier.", "first_classifier.")):
             lr *= config.classifier_lr_factor
         elif name.startswith("head."):
             lr *= config.head_lr_factor
@@ -134,6 +143,26 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         decay = config.weight_decay if config.decay_norm_and_bias or parameter.ndim > 1 else 0.0
         groups.setdefault((lr, decay, name.startswith("backbone.")), []).append(parameter)
     return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay, _), p in groups.items()]
+
+
+def own_factors(model: nn.Module, factors: dict[str, float]) -> dict[str, float]:
+    """Find the parameters that ``lr_factors`` names, itself or by a module around them; the longest name counts.
+
+    Raises:
+        ZooError: if the network has no parameter of a name.
+
+    >>> from gcpzoo.models import create_model
+    >>> own_factors(create_model("resnet18", "bdc", 3), {"head": 1, "head.temperature": 0.02})["head.temperature"]
+    0.02
+    """
+    names = [name for name, _ in model.named_parameters()]
+    found: dict[str, float] = {}
+    for key in sorted(factors, key=len):
+        matching = [name for name in names if f"{name}.".startswith(f"{key}.")]
+        if not matching:
+            raise unknown_name("parameter in lr_factors", key, names)
+        found |= dict.fromkeys(matching, factors[key])
+    return found
 
 
 def stage_of(name: str) -> str:

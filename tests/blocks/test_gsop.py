@@ -9,25 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from module_tester import GOLDEN, Compiles, Exports, ModuleTester, features, noise, relative
+from module_tester import GOLDEN, Compiles, Exports, ModuleTester, NeedsTwoValues, features, noise, relative
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from gcpzoo.blocks import insert
-from gcpzoo.blocks.gsop import ATTENTIONS, GSoPBlock
+from gcpzoo.blocks.gsop import ATTENTIONS, GSoP, GSoPBlock
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.convert.common import rename, renames
 from gcpzoo.models.gcpnet import create_model
-
-# The authors' names of the layers of an attention, and ours.
-LAYERS = {
-    "conv_for_DR": "reduce",
-    "bn_for_DR": "norm",
-    "row_bn": "weights.norm",
-    "row_conv_group": "weights.rows",
-    "fc_adapt_channels": "weights.mix",
-}
 
 
 def in_stage(block: nn.Module, **args: Any) -> GSoPBlock:
@@ -38,7 +30,7 @@ def in_stage(block: nn.Module, **args: Any) -> GSoPBlock:
     return net.layer1[0]
 
 
-class GSoPTester(ModuleTester):
+class GSoPTester(NeedsTwoValues, ModuleTester):
     attention: str
     channels = 8
     gradcheck_sizes = ((2, 3),)
@@ -50,18 +42,6 @@ class GSoPTester(ModuleTester):
 
     def output_shape(self, module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
-
-    # One value a channel has no batch statistics: torch refuses to train on a single position.
-    def test_gives_finite_values_of_the_promised_shape(self, size: tuple[int, int, int], training: bool) -> None:
-        if training and size == (1, 1, 1):
-            with pytest.raises(ValueError, match="more than 1 value per channel"):
-                self.make().train()(features(1, self.channels, 1, 1))
-        else:
-            super().test_gives_finite_values_of_the_promised_shape(size, training)
-
-    test_gives_finite_values_of_the_promised_shape.pytestmark = (
-        ModuleTester.test_gives_finite_values_of_the_promised_shape.pytestmark
-    )
 
 
 class TestChannel(GSoPTester):
@@ -97,21 +77,14 @@ def made(key: str, shape: list[int]) -> Tensor:
     return 1 + 0.1 * value if key.endswith("weight") else 0.1 * value
 
 
-def renamed(key: str) -> str:
-    layer, parameter = key.rsplit(".", 1)
-    plain = layer.removesuffix("_for_spatial").removesuffix("_spatial")
-    if plain not in LAYERS:
-        return key
-    return f"gsop.{'channel' if plain == layer else 'position'}.{LAYERS[plain]}.{parameter}"
-
-
 @pytest.mark.parametrize("name", ["gsop_channel_stride1", "gsop_channel_stride2", "gsop_position"])
 def test_block_gives_the_authors_values_and_gradients(name: str) -> None:
     facts = json.loads((GOLDEN / "blocks" / f"{name}.json").read_text())
     case = load_file(GOLDEN / "blocks" / f"{name}.safetensors")
     planes = facts["planes"]
     block = in_stage(Bottleneck(4 * planes, planes), attention=facts["attention"], attention_dim=facts["attention_dim"])
-    block.load_state_dict({renamed(k): made(k, shape) for k, shape in facts["state_dict"].items()})
+    theirs = {k: made(k, shape) for k, shape in facts["state_dict"].items()}
+    block.load_state_dict(rename(theirs, renames(GSoP.RELEASED_NAMES, ours="gsop.")))
     x = case["x"].clone().requires_grad_()
     out = block.eval()(x)
     assert relative(out, case["out"]) < 1e-5  # float32

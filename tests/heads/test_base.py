@@ -17,14 +17,22 @@ from gcpzoo.heads import base, create_head, head_arguments, list_heads
 from gcpzoo.heads.registry import head_class
 
 NAMES = [
+    "asinhe",
     "bcnn",
+    "bdc",
     "cbp",
     "cho_tmlr",
     "dropcov",
+    "gamma",
+    "gamma_democratic",
     "gap",
     "gaussian",
     "improved_bcnn",
+    "invcov",
+    "isice",
     "isqrt",
+    "maxexp",
+    "maxexp_f",
     "mgcrp",
     "mpa_lya",
     "mpn_cov",
@@ -33,6 +41,8 @@ NAMES = [
     "pow_tmlr",
     "scale_pow_emlr",
     "seb",
+    "sigme",
+    "smso",
     "svd_newton",
     "svd_original",
     "svd_pade",
@@ -129,8 +139,8 @@ def test_every_root_squared_is_near_the_covariance(root: str) -> None:
     x = features(2, 5, 8, 8, dtype=torch.float64)
     sigma = covariance(x)
     r = square_root(x, root, iterations=12)
-    # The approximants of fixed degree are off by 1e-3 and 2e-2 at these condition numbers, all else is converged.
-    assert relative(r @ r, sigma) < {"mpa_lya": 1e-2, "mtp_lya": 3e-2}.get(root, 1e-6)
+    # What has a fixed degree is off by 1e-3, 2e-2 and 4e-3 at these condition numbers, all else is converged.
+    assert relative(r @ r, sigma) < {"mpa_lya": 1e-2, "mtp_lya": 3e-2, "minimax": 1e-2}.get(root, 1e-6)
 
 
 def test_top_n_root_keeps_the_eigenvalues_above_the_fiftieth() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from importlib import import_module
 from pathlib import Path
@@ -14,12 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import gcpzoo
+from gcpzoo.blocks import GSoP
 from gcpzoo.errors import ZooError
+from gcpzoo.heads.reduction import Reduction
 from gcpzoo.hub import convert
 from gcpzoo.hub.convert import common
 
 RELEASED = Path(__file__).parents[1] / "files" / "released"
 NETWORKS = sorted(path.stem for path in RELEASED.glob("*.json"))
+NAMED = {own: theirs for theirs, own in Reduction.RELEASED_NAMES.items() if theirs.startswith("layer_reduce")}
+LAYER_REDUCE = common.renames(NAMED)
 
 
 def weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
@@ -49,10 +52,7 @@ def small_resnet(dim: int, columns: int, classes: int = 5) -> dict[str, Tensor]:
         torch.manual_seed(0)
         model = gcpzoo.create_model("resnet18", "isqrt", classes, dim=dim, last_stride=1)
     state = {k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")}
-    for ours, theirs in (("0", "layer_reduce"), ("1", "layer_reduce_bn")):
-        for key, value in model.head.reduction.state_dict(prefix="").items():
-            if key.startswith(f"{ours}."):
-                state[f"{theirs}.{key[2:]}"] = value
+    state |= common.rename(model.head.reduction.state_dict(), LAYER_REDUCE)
     generator = torch.Generator().manual_seed(1)
     return {
         **state,
@@ -104,7 +104,7 @@ class TestFiles:
         cut = {}
         for key, value in plain.items():
             part, rest = key.split(".", 1)
-            block = {"layer_reduce": "0", "layer_reduce_bn": "1"}
+            block = Reduction.RELEASED_NAMES
             if part in numbers:
                 cut[f"features.module.{numbers[part]}.{rest}"] = value
             elif part in block:
@@ -190,13 +190,11 @@ def test_gsop_networks_are_recognised_by_their_tensors(attention, dim, images):
     blocks = {"gsop": {"stages": [2, 4], "attention": attention, "attention_dim": 16}}
     head, head_args = ("isqrt", {"iterations": 3}) if dim else ("gap", {})
     ours = gcpzoo.create_model("resnet18", head, 5, dim=dim, head_args=head_args, last_stride=1, blocks=blocks).eval()
-    theirs, names = {}, {ours: theirs for theirs, ours in gsop.PARTS.items()}
-    for key, value in ours.state_dict().items():
-        if found := re.fullmatch(r"backbone\.(layer\d\.\d)\.gsop\.(.*)\.(\w+)", key):
-            key = f"{found[1]}.{names[found[2]]}.{found[3]}"
-        key = key.removeprefix("backbone.").replace("classifier.", "fc.")
-        key = key.replace("head.reduction.0.", "layer_reduce.").replace("head.reduction.1.", "layer_reduce_bn.")
-        theirs[key] = value
+    names = {own: theirs for theirs, own in GSoP.RELEASED_NAMES.items()}
+    table = common.renames(names, theirs=r"backbone\.(layer\d\.\d)\.gsop\.", ours=r"\1.")
+    reduction = {f"head.reduction.{own}": theirs for own, theirs in NAMED.items()}
+    rest = ((r"^backbone\.", ""), (r"^classifier\.", "fc."))
+    theirs = common.rename(ours.state_dict(), (*table, *common.renames(reduction), *rest))
     arch = "resnet18_maximum" if attention == "maximum" else "resnet18"
     model = common.assemble(*gsop.convert(theirs, arch), arch)
     assert model.config == {**ours.config, "dim": dim}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from gcpzoo.data import ImageFolder
 from gcpzoo.errors import ZooError
+from gcpzoo.heads import create_head
 from gcpzoo.training import (
     ClassificationTask,
     CovarianceSpectrum,
@@ -127,6 +129,21 @@ def test_the_hybrid_root_waits_for_the_non_zero_spectrum(data: ImageFolder, tmp_
     callback = HybridRoot("svd_pade", condition=1e15)
     trainer(tmp_path, callbacks=[callback], limit_val_batches=0).fit(task, data)
     assert (task.model.head.root, callback.switched) == ("svd_pade", 0)
+
+
+@pytest.mark.parametrize(("condition", "root"), [(1.1e10, "svd_pade"), (0.9e10, "isqrt")])
+def test_the_condition_of_the_hybrid_root_is_computed_in_float64(condition: float, root: str) -> None:
+    """In float32 a covariance with eigenvalues 1 and 1e-10 is singular; the features hold both."""
+    a, b = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1]], dtype=torch.float64)
+    x = (torch.stack([a + 1e-5 * b, a - 1e-5 * b]) / math.sqrt(2)).float().view(1, 2, 2, 2)
+    task = ClassificationTask(num_classes=3, backbone="resnet18", until="layer1", dim=None)
+    task.model.head = create_head("isqrt", in_features=2)
+    task.model.forward_features = lambda images: x  # type: ignore[method-assign]
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    callback = HybridRoot("svd_pade", condition=condition)
+    batch = (torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.long))
+    callback.on_train_batch_start(SimpleNamespace(strategy=strategy, current_epoch=0), task, batch, 0)
+    assert task.model.head.root == root
 
 
 def test_the_whole_spectrum_is_logged_by_name(data: ImageFolder, tmp_path: Path) -> None:

@@ -47,6 +47,29 @@ def test_layer_decay_slows_the_stages_towards_the_input(model: torch.nn.Module) 
     assert of["head.reduction.0.weight"] == of["classifier.weight"] == 1.0
 
 
+def test_single_parameters_and_modules_have_rates_of_their_own() -> None:
+    model = create_model("resnet18", "bdc", 3, dim=8, until="layer1")
+    factors = {"head": 2.0, "head.temperature": 0.02, "backbone.layer1.0": 0.5}
+    config = OptimizerConfig(lr=0.05, weight_decay=5e-4, lr_factors=factors, head_lr_factor=7, layer_decay=0.1)
+    rate = {id(p): g["lr"] for g in parameter_groups(model, config) for p in g["params"]}
+    of = {n: rate[id(p)] for n, p in model.named_parameters()}
+    assert of["head.temperature"] == pytest.approx(1e-3)
+    assert of["head.reduction.0.weight"] == 0.1
+    assert of["backbone.layer1.0.conv1.weight"] == 0.025
+    assert of["backbone.layer1.1.conv1.weight"] == pytest.approx(0.005)
+    assert of["classifier.weight"] == 0.05
+    (group,) = [g for g in parameter_groups(model, config) if g["lr"] == of["head.temperature"]]
+    assert group["weight_decay"] == 5e-4
+
+
+def test_a_rate_of_its_own_needs_a_parameter_of_that_name(model: torch.nn.Module) -> None:
+    for name in ("head.temperatur", "head.reduction.0.weigh", "ead"):
+        with pytest.raises(ZooError, match=f"unknown parameter in lr_factors '{name}'"):
+            parameter_groups(model, OptimizerConfig(lr_factors={name: 0.02}))
+    with pytest.raises(ZooError, match="must be between 0 and 1e\\+06, got -1"):
+        OptimizerConfig(lr_factors={"head": -1})
+
+
 def test_norms_and_biases_can_be_free_of_weight_decay(model: torch.nn.Module) -> None:
     groups = parameter_groups(model, OptimizerConfig(lr=0.1, weight_decay=1e-4, decay_norm_and_bias=False))
     decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}

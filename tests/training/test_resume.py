@@ -25,6 +25,7 @@ STAGED = [
     "--trainer.callbacks.lr_factor=0.1",
 ]  # fmt: skip
 HYBRID = ["--trainer.callbacks+=gcpzoo.training.HybridRoot", "--trainer.callbacks.epoch=1"]
+KALMAN = ["--model.blocks", '{"kalman_norm": {"split_num": 2, "rate": 0.9}}']
 EARLY = [
     "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/top1",
     "--trainer.callbacks.mode=max", "--trainer.callbacks.min_delta=10", "--trainer.callbacks.patience=2",
@@ -81,6 +82,7 @@ def test_a_resumed_run_sees_the_same_random_images_whatever_the_workers(
         (STAGED, (0, 5), (0, 4)),
         ([*STAGED, "--model.frozen", "[conv1, bn1]"], (1, 5), (1, 4)),
         (HYBRID, (1, 4), (1, 4)),
+        (KALMAN, (1, 5), (1, 4)),
         (EARLY, (2, 3), (2, 2)),
     ],
 )

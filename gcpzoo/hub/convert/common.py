@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
+from gcpzoo.heads.reduction import Reduction
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.models.weights import read_tensors as read_plain_tensors
@@ -18,10 +19,25 @@ from gcpzoo.models.weights import read_tensors as read_plain_tensors
 State = dict[str, Tensor]
 Renames = Sequence[tuple[str, str]]
 
+
+def renames(table: Mapping[str, str], theirs: str = "", ours: str = "") -> Renames:
+    """Rows for :func:`rename` from the ``RELEASED_NAMES`` of a class.
+
+    Args:
+        table: the authors' names of modules and parameters, and ours.
+        theirs: pattern of what stands before them in the file.
+        ours: what stands before them here; ``\\1`` and so on are groups of ``theirs``.
+
+    >>> rows = renames({"eca.conv": "conv"}, theirs=r"(layer\\d)\\.", ours=r"backbone.\\1.")
+    >>> list(rename({"layer1.eca.conv.weight": torch.zeros(1), "layer1.eca.conv2.weight": torch.zeros(1)}, rows))
+    ['backbone.layer1.conv.weight', 'layer1.eca.conv2.weight']
+    """
+    return tuple((rf"^{theirs}{re.escape(name)}(?=\.|$)", ours + own) for name, own in table.items())
+
+
 RESNET: Renames = (
     (r"^(conv1|bn1|layer[1-4])\.", r"backbone.\1."),
-    (r"^layer_reduce\.", "head.reduction.0."),
-    (r"^layer_reduce_bn\.", "head.reduction.1."),
+    *renames(Reduction.RELEASED_NAMES, ours="head.reduction."),
     (r"^fc\.", "classifier."),
 )
 """A ResNet in torchvision's names with the reduction layer beside its stages."""

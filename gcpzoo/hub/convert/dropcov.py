@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.convert.common import RESNET, State, match, rename, sizes
+from gcpzoo.heads.dropcov import DropCov
+from gcpzoo.hub.convert.common import RESNET, State, match, rename, renames, sizes
 
-TABLE = (*RESNET, (r"^eca_layer\.conv\.", "head.conv."))
+TABLE = (*RESNET, *renames(DropCov.RELEASED_NAMES, ours="head."))
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:

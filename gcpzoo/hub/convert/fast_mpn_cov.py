@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.hub.convert.common import RESNET, Renames, State, match, rename, sizes
+from gcpzoo.heads.reduction import Reduction
+from gcpzoo.hub.convert.common import RESNET, Renames, State, match, rename, renames, sizes
 
 LOWER = ("15991845",)
 """SHA-256 of files whose classifier was trained on the lower triangle: mpncovresnet50-15991845.pth."""
 
+REPRESENTATION = renames(Reduction.RELEASED_NAMES, theirs=r"representation\.", ours="head.reduction.")
 CUT_RESNET: Renames = (
     (r"^features\.0\.", "backbone.conv1."),
     (r"^features\.1\.", "backbone.bn1."),
@@ -23,9 +25,9 @@ CUT_RESNET: Renames = (
     (r"^features\.7\.", "backbone.layer4."),
     (r"^features\.8\.", "head.reduction.0."),
     (r"^features\.9\.", "head.reduction.1."),
-    (r"^representation\.conv_dr_block\.", "head.reduction."),
+    *REPRESENTATION,
 )
-VGG: Renames = ((r"^features\.", "backbone.features."), (r"^representation\.conv_dr_block\.", "head.reduction."))
+VGG: Renames = ((r"^features\.", "backbone.features."), *REPRESENTATION)
 
 
 def convert(tensors: State, arch: str, head: str = "isqrt") -> tuple[dict[str, Any], State]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcpzoo.hub.convert.common import RESNET, State, match, rename, sizes
+from gcpzoo.heads.reduction import Reduction
+from gcpzoo.hub.convert.common import RESNET, State, match, rename, renames, sizes
 
 LIGHT = (
     (r"^(features|conv1|conv5|stage[2-4])\.", r"backbone.\1."),
-    (r"^dimension_reduction\.", "head.reduction."),
-    (r"^layer_reduce\.", "head.reduction.0."),
-    (r"^layer_reduce_bn\.", "head.reduction.1."),
+    *renames(Reduction.RELEASED_NAMES, ours="head.reduction."),
     (r"^(classifier\.1|fc)\.", "classifier."),
 )
 

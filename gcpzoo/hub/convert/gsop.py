@@ -10,27 +10,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gcpzoo.hub.convert.common import RESNET, State, match, rename, sizes
+from gcpzoo.blocks import GSoP
+from gcpzoo.hub.convert.common import RESNET, State, match, rename, renames, sizes
 
-PARTS = {
-    "conv_for_DR": "channel.reduce",
-    "bn_for_DR": "channel.norm",
-    "row_bn": "channel.weights.norm",
-    "row_conv_group": "channel.weights.rows",
-    "fc_adapt_channels": "channel.weights.mix",
-    "conv_for_DR_spatial": "position.reduce",
-    "bn_for_DR_spatial": "position.norm",
-    "row_bn_for_spatial": "position.weights.norm",
-    "row_conv_group_for_spatial": "position.weights.rows",
-    "fc_adapt_channels_for_spatial": "position.weights.mix",
-    "dilate_conv_for_concat1": "first",
-    "dilate_conv_for_concat2": "second",
-    "bn_for_concat": "norm",
-}
-TABLE = (
-    *((rf"^(layer\d\.\d+)\.{theirs}\.", rf"backbone.\1.gsop.{ours}.") for theirs, ours in PARTS.items()),
-    *RESNET,
-)
+TABLE = (*renames(GSoP.RELEASED_NAMES, theirs=r"(layer\d\.\d+)\.", ours=r"backbone.\1.gsop."), *RESNET)
 
 
 def convert(tensors: State, arch: str) -> tuple[dict[str, Any], State]:

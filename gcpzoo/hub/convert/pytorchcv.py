@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gcpzoo.hub.convert.common import State, match, rename, sizes
+from gcpzoo.heads.reduction import Reduction
+from gcpzoo.hub.convert.common import State, match, rename, renames, sizes
 
 TABLE = (
     (r"^features\.init_block\.conv\.conv\.", "backbone.conv1."),
     (r"^features\.init_block\.conv\.bn\.", "backbone.bn1."),
-    (r"^features\.final_block\.conv\.", "head.reduction.0."),
-    (r"^features\.final_block\.bn\.", "head.reduction.1."),
+    *renames(Reduction.RELEASED_NAMES, theirs=r"features\.", ours="head.reduction."),
     (r"^output\.", "classifier."),
 )
 UNIT = re.compile(r"features\.stage(\d)\.unit(\d+)\.(?:body\.conv(\d)|identity_conv)\.(conv|bn)\.(\w+)")
