@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import gcpzoo
 from gcpzoo.training.run_report import FORMAT
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -23,7 +24,11 @@ RESULTS = sorted((DOCS / "results").glob("*.json"))
 def reports(cli: Callable, small_fit: list[str]) -> list[dict[str, Any]]:
     """The reports of a new run, with everything that can be logged, and of an evaluation of its checkpoint."""
     watch = ["--trainer.callbacks+=gcpzoo.training.CovarianceSpectrum"]
-    code, _, err = cli(*small_fit, *watch, "--trainer.max_epochs", 1, "--output", "run")
+    model = gcpzoo.create_model("resnet18", "gap", 3, until="layer1")
+    model.class_names = ["east", "north", "south"]
+    gcpzoo.hub.save_local(model, "teacher")
+    teacher = ["--model.distillation.teacher", "teacher", "--model.distillation.resize", "true"]
+    code, _, err = cli(*small_fit, *watch, *teacher, "--trainer.max_epochs", 1, "--output", "run")
     assert code == 0, err
     data = small_fit[1:9]
     code, _, err = cli("validate", *data, "--ckpt_path", "run/checkpoints/last.ckpt", "--output", "evaluation")
@@ -49,9 +54,12 @@ def test_the_schema_is_valid_and_of_the_format_that_is_written() -> None:
 
 def test_the_reports_of_a_new_run_follow_the_schema_to_their_last_key(reports: list[dict[str, Any]]) -> None:
     run, evaluation = reports
-    assert {"fit", "test"} <= set(run)
+    assert {"fit", "test", "teacher"} <= set(run)
+    assert {"ece", "brier"} <= set(run["test"])
     assert "validate" in evaluation
-    assert {"spectrum/condition", "lr-SGD/pg1", "val/per_class"} <= set(run["fit"]["history"][0])
+    assert {"spectrum/condition", "lr-SGD/pg1", "val/per_class", "val/ece", "val/brier"} <= set(
+        run["fit"]["history"][0]
+    )
     for report in reports:
         VALIDATOR.validate(report)
         _check_that_no_further_key_is_valid(report)

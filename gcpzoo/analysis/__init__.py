@@ -1,6 +1,7 @@
-"""What a network does, measured and drawn: spectra and plots."""
+"""What a network does, measured and drawn: spectra, calibration and plots."""
 
 from gcpzoo.analysis import plots
+from gcpzoo.analysis.calibration import fit_temperature
 from gcpzoo.analysis.spectrum import (
     SpectrumSummary,
     covariance_eigenvalues,
@@ -14,6 +15,7 @@ __all__ = [
     "SpectrumSummary",
     "covariance_eigenvalues",
     "covariance_summary",
+    "fit_temperature",
     "head_spectra",
     "mean_relative",
     "plots",

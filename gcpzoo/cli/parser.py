@@ -21,12 +21,13 @@ from gcpzoo.cli.untrusted import OPTION, explain_refusal
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads import head_arguments, list_heads
 from gcpzoo.models.preprocessing import Preprocessing
-from gcpzoo.training import ClassificationTask, OptimizerConfig, ScheduleConfig
+from gcpzoo.training import ClassificationTask, DistillationConfig, OptimizerConfig, ScheduleConfig
 
 TOP_OPTIONS = (
     "config",
     "output",
     "evaluate",
+    "generations",
     "resume",
     "seed_everything",
     "ckpt_path",
@@ -160,7 +161,8 @@ def options() -> list[str]:
         "trainer": [Trainer],
     }
     names = {f"{g}.{n}" for g, classes in groups.items() for c in classes for n in _arguments(c)}
-    for group, kind in (("optimizer", OptimizerConfig), ("schedule", ScheduleConfig)):
+    kinds = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "distillation": DistillationConfig}
+    for group, kind in kinds.items():
         names |= {f"model.{group}.{field.name}" for field in dataclasses.fields(kind)}
     names |= {f"model.head_args.{n}" for head in list_heads() for n in head_arguments(head)}
     return sorted(names | set(TOP_OPTIONS))

@@ -92,7 +92,7 @@ def _check_groups(content: Any, path: Path) -> None:
     model = content.get("model")
     groups = {key: content.get(key) for key in ("model", "trainer")}
     if isinstance(model, Mapping):
-        groups |= {f"model.{key}": model.get(key) for key in ("optimizer", "schedule")}
+        groups |= {f"model.{key}": model.get(key) for key in ("optimizer", "schedule", "distillation")}
     for key, value in groups.items():
         if value is not None and not isinstance(value, Mapping):
             raise ZooError(f"{path}: {key} must be a mapping of options, got {value!r}")

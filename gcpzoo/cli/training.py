@@ -19,6 +19,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from gcpzoo.cli.exits import causes
+from gcpzoo.cli.generations import SeveralTrainings, fit_generations
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
 from gcpzoo.cli.untrusted import allowed_packages, untrusted_configs
@@ -48,21 +49,13 @@ def train(argv: Sequence[str]) -> int:
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    handler = _on_sigterm(_terminate)
-    before, sys.argv = sys.argv, [sys.argv[0], *argv]  # the trainer starts further processes with these
+    before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
     try:
         with untrusted_configs(allowed_packages(argv)):
-            ZooCLI(
-                ClassificationTask,
-                LightningDataModule,
-                subclass_mode_data=True,
-                parser_class=Parser,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                save_config_callback=RecordConfig,
-                trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
-            )
+            try:
+                _run_once(argv)
+            except SeveralTrainings as asked:
+                fit_generations(asked.config, argv, _run_once)
     except BaseException as error:
         if (code := _stop_code(error)) is not None:
             print(f"gcpzoo: stopped{_remedy()}", file=sys.stderr)
@@ -77,16 +70,32 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
+def _run_once(argv: Sequence[str]) -> ZooCLI:
+    """Run one command of LightningCLI, whose constructor does so."""
+    _on_sigterm(_terminate)
+    sys.argv = [sys.argv[0], *argv]  # the trainer starts further processes with these
+    return ZooCLI(
+        ClassificationTask,
+        LightningDataModule,
+        subclass_mode_data=True,
+        parser_class=Parser,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        save_config_callback=RecordConfig,
+        trainer_defaults={"max_epochs": 10, "enable_model_summary": False},
+    )
+
+
 def _terminate(*_: object) -> None:
     """End at once where there is no training to be saved first."""
     raise SIGTERMException
 
 
-def _on_sigterm(handler: Any) -> Any:
-    """Set what SIGTERM does, and return what it did; only the main thread may."""
+def _on_sigterm(handler: Any) -> None:
+    """Set what SIGTERM does; only the main thread may."""
     if threading.current_thread() is threading.main_thread():
-        return signal.signal(signal.SIGTERM, handler)
-    return signal.SIG_DFL
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _mistake(error: BaseException) -> str | None:
@@ -120,5 +129,6 @@ def _stop_code(error: BaseException) -> int | None:
 
 def _remedy() -> str:
     """Say how to go on, where a checkpoint was written."""
-    last = Path(os.environ.get(OUTPUT, "")) / "checkpoints" / "last.ckpt"
-    return f"; the same command with --resume --output {last.parent.parent} goes on" if last.is_file() else ""
+    output = Path(os.environ.get(OUTPUT, ""))
+    left = any(any(output.glob(f"{run}checkpoints/last.ckpt")) for run in ("", "generation-*/"))
+    return f"; the same command with --resume --output {output} goes on" if left else ""

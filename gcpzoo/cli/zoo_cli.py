@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
+from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
 from gcpzoo.cli.resume import CONFIG, check_same, find_checkpoint, is_finished, is_trained
@@ -38,6 +39,7 @@ from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
+GROUPS = ("optimizer", "schedule", "distillation")
 NETWORK_OPTIONS = (*(key for key in GCPNet.CONFIG_KEYS if key != "num_classes"), *START_OPTIONS)
 
 
@@ -80,6 +82,10 @@ class ZooCLI(LightningCLI):
             "--resume", type=bool, nargs="?", const=True, default=False,
             help="go on with the stopped run in --output; where there is none yet, start",
         )  # fmt: skip
+        parser.add_argument(
+            "--generations", type=int, default=1,
+            help="train so many networks, each with the one before as teacher, and evaluate their ensemble (fit)",
+        )  # fmt: skip
         parser.add_class_arguments(RunCheckpoints, "checkpoint")
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
@@ -93,6 +99,10 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config.generations != 1:
+            if self.ckpt_path:
+                raise ZooError("--ckpt_path belongs to one training: leave it out, or --generations")
+            raise SeveralTrainings(config)
         if "model.checkpoint" in self.typed and config.model.checkpoint:  # it replaces the network of a config file
             _reset(config.model, [key for key in NETWORK_OPTIONS if f"model.{key}" not in self.typed])
         if config.resume:
@@ -145,7 +155,7 @@ class ZooCLI(LightningCLI):
                 self._refuse_another(path, key, value, given)
             elif key not in START_OPTIONS and given not in (value, _plain(parameters[key].default)):
                 replaced.append(key)
-            model[key] = Namespace(value) if isinstance(value, Mapping) and key in ("optimizer", "schedule") else value
+            model[key] = Namespace(value) if isinstance(value, Mapping) and key in GROUPS else value
         _reset(model, START_OPTIONS)
         if replaced and self.subcommand == "fit":
             rank_zero_warn(f"{path} keeps its own {', '.join(replaced)}; the config file says otherwise")
@@ -229,6 +239,8 @@ class ZooCLI(LightningCLI):
             self.datamodule.preprocessing = dataclasses.replace(rule, mean=own.mean, std=own.std)
 
     def before_fit(self) -> None:
+        if not self.trained:
+            self.model.distillation.load(self.datamodule)  # one that cannot teach is an error now, not after the checks
         if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
             return
         if self.config[self.subcommand].evaluate:

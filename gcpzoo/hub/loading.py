@@ -22,7 +22,7 @@ def load(name: str | os.PathLike[str]) -> GCPNet:
 
     Args:
         name: a name of the zoo (``gcpzoo.list_models()``), ``hf-hub:owner/repo[@revision]``, ``local-dir:PATH`` or an
-            existing folder, or the ``.ckpt`` file of a training run.
+            existing folder, or a training run's folder or ``.ckpt`` file.
 
     Returns:
         The network in float32, with ``transform``, ``preprocessing``, ``class_names``, ``class_descriptions`` and
@@ -54,7 +54,9 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
-    if spec.startswith("local-dir:") or path.is_dir():
+    if (run := path / "checkpoints" / "last.ckpt").is_file():
+        path = run
+    elif spec.startswith("local-dir:") or path.is_dir():
         return _from_folder(path)
     if path.suffix == ".ckpt":
         return load_task_checkpoint(path), None

@@ -1,5 +1,6 @@
 from .checkpoints import RunCheckpoints
 from .covariance_spectrum import CovarianceSpectrum
+from .distillation import Distillation, DistillationConfig
 from .finite_guard import FiniteGuard
 from .hybrid_root import HybridRoot
 from .optimizers import OptimizerConfig
@@ -11,6 +12,8 @@ from .task import ClassificationTask
 __all__ = [
     "ClassificationTask",
     "CovarianceSpectrum",
+    "Distillation",
+    "DistillationConfig",
     "FiniteGuard",
     "HybridRoot",
     "OptimizerConfig",

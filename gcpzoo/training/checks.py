@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,23 @@ def check_ranges(owner: Any, **ranges: tuple[float, float]) -> None:
         value = getattr(owner, name)
         if value is not None and not (math.isfinite(value) and least <= value <= most):
             raise ZooError(f"{name} must be between {least:g} and {most:g}, got {value}")
+
+
+def check_group(kind: type[Any], name: str, value: Any) -> Any:
+    """Give an argument that is one of training's dataclasses, also from the plain values that a checkpoint keeps.
+
+    Raises:
+        ZooError: if it is neither.
+
+    >>> from gcpzoo.training.schedules import ScheduleConfig
+    >>> check_group(ScheduleConfig, "schedule", {"name": "cosine"}).name
+    'cosine'
+    """
+    if isinstance(value, Mapping):
+        return kind(**value)
+    if not isinstance(value, kind):
+        raise ZooError(f"{name} must be of type {kind.__name__} or a mapping of its values, got {value!r}")
+    return value
 
 
 def check_labels(labels: Any, classes: int) -> None:

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have in this form, and their sums in a checkpoint."""
+"""The metrics of an evaluation, those that torchmetrics does not have in this form, and sums in a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, distributed
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torch.nn.functional import one_hot
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 States = dict[str, dict[str, Tensor]]
@@ -30,6 +31,87 @@ class MeanClassAccuracy(MulticlassConfusionMatrix):
         counts = super().compute().float()  # MPS has no float64
         images = counts.sum(1)
         return (counts.diag() / images)[images > 0].mean()
+
+
+class CalibrationError(Metric):
+    r"""Expected calibration error: how far the confidence in the likeliest class is from the share that is right.
+
+    .. math:: \text{ECE} = \sum_{m=1}^{15} \tfrac{|B_m|}{n} \, |\text{acc}(B_m) - \text{conf}(B_m)|
+
+    over the images whose confidence is in :math:`B_m = (\tfrac{m-1}{15}, \tfrac{m}{15}]`. torchmetrics' own keeps the
+    confidence of every image, puts those of exactly 1 into a bin of their own, takes logits between 0 and 1 for
+    probabilities, and hides NaN.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. (3).
+
+    >>> metric = CalibrationError()
+    >>> metric.update(torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log(), torch.tensor([0, 1]))
+    >>> metric.compute()
+    tensor(0.2500)
+    """
+
+    images: Tensor
+    excess: Tensor
+
+    def __init__(self, bins: int = 15) -> None:
+        super().__init__()
+        self.bins = bins
+        self.add_state("images", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("excess", torch.zeros(bins), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        confidence, likeliest = logits.float().softmax(1).max(1)
+        place = ((confidence * self.bins).ceil().long() - 1).clamp(0, self.bins - 1)
+        excess = self.excess.float()  # the trainer's precision bf16-true makes it bfloat16
+        self.excess = excess.index_add(0, place, confidence - (likeliest == labels).float())
+        self.images = self.images.float() + len(labels)
+
+    def compute(self) -> Tensor:
+        return self.excess.abs().sum() / self.images
+
+
+class BrierScore(Metric):
+    r"""Squared distance of the probabilities from the truth, :math:`\sum_k (p_k - [k = y])^2`; between 0 and 2.
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", 1950.
+
+    >>> metric = BrierScore()
+    >>> metric.update(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([0]))
+    >>> metric.compute()
+    tensor(0.5000)
+    """
+
+    images: Tensor
+    distance: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("images", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("distance", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        p = logits.float().softmax(1)
+        self.distance = self.distance.float() + (p - one_hot(labels, p.shape[1])).square().sum()
+        self.images = self.images.float() + len(labels)
+
+    def compute(self) -> Tensor:
+        return self.distance / self.images
+
+
+def evaluation_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
+    """Collect the metrics of an evaluation: accuracies, calibration error and Brier score of logits and labels.
+
+    >>> sorted(evaluation_metrics(10, "test/"))
+    ['test/brier', 'test/ece', 'test/per_class', 'test/top1', 'test/top5']
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "top1": MulticlassAccuracy(num_classes, average="micro"),
+        "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+        "per_class": MeanClassAccuracy(num_classes),
+        "ece": CalibrationError(),
+        "brier": BrierScore(),
+    }
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def gather_sums(metrics: Mapping[str, Metric]) -> States:

@@ -20,7 +20,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 
 FORMAT = 2
-METRICS = ("loss", "top1", "top5", "per_class")
+METRICS = ("loss", "top1", "top5", "per_class", "ece", "brier")
 
 
 def hardware() -> str:
@@ -72,11 +72,11 @@ class RunReport(Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        logged = _numbers(trainer.callback_metrics)
+        logged = numbers(trainer.callback_metrics)
         self.row = {"epoch": trainer.current_epoch, **{k: v for k, v in logged.items() if k.startswith("lr-")}}
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        logged = _numbers(trainer.callback_metrics)  # the last values of each; those of the validation may be old
+        logged = numbers(trainer.callback_metrics)  # the last values of each; those of the validation may be old
         self.row |= {k: v for k, v in logged.items() if not k.startswith(("val/", "spectrum/"))}
         fit = self.report.setdefault("fit", {"epochs": 0, "history": []})
         former = [row for row in fit["history"] if row["epoch"] < self.row["epoch"]]
@@ -92,7 +92,7 @@ class RunReport(Callback):
         if trainer.state.fn == "validate":
             self._add_evaluation(trainer, pl_module, "validate")
         elif not trainer.sanity_checking:
-            logged = _numbers(trainer.callback_metrics)
+            logged = numbers(trainer.callback_metrics)
             self.row |= {k: v for k, v in logged.items() if k.startswith(("val/", "spectrum/"))}
 
     def on_test_batch_end(
@@ -125,7 +125,7 @@ class RunReport(Callback):
 
     def _add_evaluation(self, trainer: Any, pl_module: Any, stage: str) -> None:
         prefix = {"validate": "val", "test": "test"}[stage]
-        logged = _numbers(trainer.callback_metrics)
+        logged = numbers(trainer.callback_metrics)
         values: dict[str, Any] = {name: logged.get(f"{prefix}/{name}") for name in METRICS}
         if stage == "test":
             counts = pl_module.confusion
@@ -152,6 +152,8 @@ class RunReport(Callback):
             "hardware": hardware(),
             "parameters": sum(p.numel() for p in pl_module.model.parameters()),
         }
+        if teacher := pl_module.distillation.record():
+            self.report["teacher"] = teacher
         _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)
 
 
@@ -175,6 +177,10 @@ def _writes(trainer: Any) -> bool:
     return trainer.is_global_zero and not trainer.fast_dev_run
 
 
-def _numbers(metrics: Any) -> dict[str, float | None]:
-    """Return logged values as JSON has them: six decimals, and null where a value is not finite."""
+def numbers(metrics: Any) -> dict[str, float | None]:
+    """Return logged values as JSON has them: six decimals, and null where a value is not finite.
+
+    >>> numbers({"loss": torch.tensor(torch.nan), "top1": torch.tensor(0.5)})
+    {'loss': None, 'top1': 0.5}
+    """
     return {k: round(float(v), 6) if math.isfinite(v) else None for k, v in metrics.items()}

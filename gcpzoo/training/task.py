@@ -24,9 +24,10 @@ from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.surgery import find_modules, freeze
 from gcpzoo.models.weights import open_file
 from gcpzoo.training.checkpoints import check_finite
-from gcpzoo.training.checks import check_labels, check_ranges
+from gcpzoo.training.checks import check_group, check_labels, check_ranges
+from gcpzoo.training.distillation import Distillation, DistillationConfig
 from gcpzoo.training.finite_guard import FiniteGuard
-from gcpzoo.training.metrics import MeanClassAccuracy, gather_sums, restore_sums
+from gcpzoo.training.metrics import evaluation_metrics, gather_sums, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
 from gcpzoo.training.schedules import ScheduleConfig, follow
@@ -66,6 +67,7 @@ class ClassificationTask(L.LightningModule):
             they run as in evaluation, without dropout and with fixed statistics. ``[backbone]``: all but adapters.
         optimizer: optimizer and learning rates.
         schedule: course of the learning rate over the epochs.
+        distillation: a teacher whose answers are learned beside the labels.
         label_smoothing: share of the target spread over all classes by the cross-entropy.
         mixup_alpha: parameter of MixUp's Beta distribution; 0: no MixUp.
         cutmix_alpha: parameter of CutMix's Beta distribution; 0: no CutMix. With both, each batch draws one.
@@ -104,6 +106,7 @@ class ClassificationTask(L.LightningModule):
         frozen: list[str] | None = None,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 (frozen)
+        distillation: DistillationConfig = DistillationConfig(),  # noqa: B008 (frozen)
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
@@ -114,8 +117,9 @@ class ClassificationTask(L.LightningModule):
     ) -> None:
         super().__init__()
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        self.optimizer_config = _group(OptimizerConfig, "optimizer", optimizer)
-        self.schedule_config = _group(ScheduleConfig, "schedule", schedule)
+        self.optimizer_config = check_group(OptimizerConfig, "optimizer", optimizer)
+        self.schedule_config = check_group(ScheduleConfig, "schedule", schedule)
+        self.distillation = Distillation(check_group(DistillationConfig, "distillation", distillation))
         self.label_smoothing, self.mixup_alpha, self.cutmix_alpha = label_smoothing, mixup_alpha, cutmix_alpha
         check_ranges(self, label_smoothing=(0, 1), mixup_alpha=(0, 1e3), cutmix_alpha=(0, 1e3))
         self.channels_last = channels_last
@@ -142,8 +146,9 @@ class ClassificationTask(L.LightningModule):
         """Keep what rebuilds this network without the files that it started from, as plain values."""
         config = {k: v for k, v in self.model.config.items() if k in arguments}
         start = {"checkpoint": None, "backbone_weights": None, "pretrained_backbone": False, "allow_partial": False}
-        groups = {"optimizer": self.optimizer_config.to_dict(), "schedule": self.schedule_config.to_dict()}
-        self.save_hyperparameters({**arguments, **config, **start, **groups})
+        groups = {"optimizer": self.optimizer_config, "schedule": self.schedule_config}
+        plain = {key: group.to_dict() for key, group in (groups | {"distillation": self.distillation.config}).items()}
+        self.save_hyperparameters({**arguments, **config, **start, **plain})
 
     def _prepare(self, recompute_head: bool, compile_model: bool) -> None:
         if self.channels_last:
@@ -169,14 +174,8 @@ class ClassificationTask(L.LightningModule):
         return v2.RandomChoice(mixes) if mixes else None
 
     def configure_metrics(self, prefix: str) -> MetricCollection:
-        """Return the metrics of an evaluation: top-1 and top-5 accuracy, and the mean of the classes' accuracies."""
-        n = self.model.num_classes
-        metrics: dict[str, Any] = {
-            "top1": MulticlassAccuracy(n, average="micro"),
-            "top5": MulticlassAccuracy(n, top_k=min(5, n), average="micro"),
-            "per_class": MeanClassAccuracy(n),
-        }
-        return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+        """Return the metrics of an evaluation beside its loss: accuracies, calibration error and Brier score."""
+        return evaluation_metrics(self.model.num_classes, prefix)
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and schedule in Lightning's form."""
@@ -189,7 +188,7 @@ class ClassificationTask(L.LightningModule):
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Return the callbacks that belong to every training of this task."""
-        return [self.guard]
+        return [self.guard, self.distillation]
 
     def _length(self) -> tuple[int, int]:
         """Return the epochs of the training, also where ``max_steps`` ends it, and the steps of an epoch."""
@@ -259,7 +258,7 @@ class ClassificationTask(L.LightningModule):
         if self.mix is not None:
             x, target = self.mix(x, y)
         logits = self(x)
-        loss = self.loss(logits, target)
+        loss = self.distillation(self.loss(logits, target), logits, x)
         self.train_loss.update(loss.detach(), weight=len(y))
         self.train_top1.update(logits.detach(), y)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
@@ -337,11 +336,3 @@ def default_network() -> dict[str, Any]:
     """
     parameters = inspect.signature(ClassificationTask).parameters
     return {key: parameters[key].default for key in GCPNet.CONFIG_KEYS if key != "num_classes"}
-
-
-def _group(kind: type[Any], name: str, value: Any) -> Any:
-    if isinstance(value, Mapping):  # from a checkpoint, which keeps plain values
-        return kind(**value)
-    if not isinstance(value, kind):
-        raise ZooError(f"{name} must be of type {kind.__name__} or a mapping of its values, got {value!r}")
-    return value

@@ -150,6 +150,23 @@ def test_two_processes_predict_every_image_once(pair: Path, data: list[str], cli
     assert len(written.splitlines()) == 1 + 7
 
 
+def test_two_generations_in_two_processes_are_those_of_one_with_twice_the_batch(
+    pair: Path, data: list[str], cli: Cli
+) -> None:
+    fit = ["fit", *data, *NETWORK, *TRAINER, "--trainer.max_epochs", "1", "--generations", "2"]
+    code, _, err = cli(*fit, "--data.batch_size", 4, "--output", "one-born")
+    assert code == 0, err
+    in_two(pair, *fit, "--data.batch_size", "2", "--output", "two-born")
+    one, two = Path("one-born"), pair / "two-born"
+    for run in ("generation-1", "generation-2"):
+        expected = read_checkpoint(one / run)["state_dict"]
+        for name, weight in read_checkpoint(two / run)["state_dict"].items():
+            torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-4, msg=f"{run} {name}")
+    evaluations = [json.loads((born / "generations.json").read_text())["evaluations"] for born in (one, two)]
+    for row, expected_row in zip(*evaluations, strict=True):
+        assert row["test"] == pytest.approx(expected_row["test"], abs=1e-3)
+
+
 def test_synchronized_batch_normalization_on_the_cpu_is_refused(data: list[str], cli: Cli) -> None:
     code, _, err = cli("fit", *data, *NETWORK, *TRAINER, *TWO, "--trainer.sync_batchnorm", "true", "--output", "o")
     assert code == 2
