@@ -3,6 +3,7 @@ from .covariance_spectrum import CovarianceSpectrum
 from .finite_guard import FiniteGuard
 from .hybrid_root import HybridRoot
 from .optimizers import OptimizerConfig
+from .predictions import TestPredictions
 from .run_report import RunReport
 from .schedules import ScheduleConfig
 from .staged_unfreezing import StagedUnfreezing
@@ -18,4 +19,5 @@ __all__ = [
     "RunReport",
     "ScheduleConfig",
     "StagedUnfreezing",
+    "TestPredictions",
 ]

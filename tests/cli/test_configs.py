@@ -13,7 +13,8 @@ from image_files import draw
 import gcpzoo
 from gcpzoo.paths import resource
 
-CONFIGS = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+FOLDER = resource("configs")
+CONFIGS = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.yaml") if p.parent.name != "sweep")
 CLASSES = ("n01440764", "n01443537")
 
 

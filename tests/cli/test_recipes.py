@@ -17,7 +17,8 @@ from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import resource
 from gcpzoo.training import OptimizerConfig, ScheduleConfig
 
-CONFIGS = sorted(str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
+FOLDER = resource("configs")
+CONFIGS = sorted(str(p.relative_to(FOLDER)) for p in FOLDER.rglob("*.yaml") if p.parent.name != "sweep")
 SGD = {"name": "SGD", "layer_decay": None, "head_lr_factor": 1, "decay_norm_and_bias": True, "args": None}
 ADAMW = {**SGD, "name": "AdamW", "weight_decay": 0.01}
 RESNET = {"backbone": "resnet50", "head": "isqrt", "dim": "auto", "label_smoothing": 0, "mixup_alpha": 0}
