@@ -33,6 +33,7 @@ COMMANDS = (
     "check_data",
     "shard",
     "sweep",
+    "report",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}

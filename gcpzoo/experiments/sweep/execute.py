@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import statistics
 import threading
@@ -17,8 +18,9 @@ from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
 from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
 from gcpzoo.experiments.sweep.results import write_results
 from gcpzoo.experiments.sweep.search import Searcher
+from gcpzoo.paths import replacing
 
-RUNS, TRIALS, RESULTS, LOCK = "runs", "trials", "results.csv", ".lock"
+RUNS, TRIALS, RESULTS, ABOUT, LOCK = "runs", "trials", "results.csv", "sweep.json", ".lock"
 
 
 def cores() -> int:
@@ -122,6 +124,8 @@ class Sweep:
             ZooError: if a sweep runs in this folder already, or a search has no validation images.
         """
         with _locked(self.plan.output) as self._descriptor, ThreadPoolExecutor(self.jobs) as pool:
+            with replacing(self.plan.output / ABOUT) as temporary:
+                temporary.write_text(json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n")
             try:
                 if self.plan.search:
                     self._wait([pool.submit(self._search, cell) for cell in self.plan.cells])
