@@ -34,6 +34,7 @@ COMMANDS = (
     "shard",
     "sweep",
     "report",
+    "probe",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
