@@ -3,6 +3,7 @@
 # make fast   lint, types and the tests that take under a minute in all
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
+# make browser  open a report in headless Chromium, without a network; skipped where there is none
 # make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint bench faults docs clean
+.PHONY: demo test fast lint bench faults browser docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -45,6 +46,9 @@ bench: $(READY)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults
+
+browser: $(READY)
+	$(BIN)/pytest tests/browser
 
 docs: $(READY)
 	$(BIN)/gcpzoo card
