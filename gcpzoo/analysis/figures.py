@@ -51,7 +51,13 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, list
     from matplotlib.figure import Figure
 
     colors = {f"{key}.color": TEXT for key in ("xtick", "ytick", "text")}
-    rules = {"axes.edgecolor": TEXT, "axes.labelcolor": TEXT, "axes.titlecolor": TEXT, "font.size": 9, **colors}
+    rules: dict[Any, Any] = {
+        "axes.edgecolor": TEXT,
+        "axes.labelcolor": TEXT,
+        "axes.titlecolor": TEXT,
+        "font.size": 9,
+        **colors,
+    }
     with rc_context(rules):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = list(np.atleast_1d(figure.subplots(1, columns)))
@@ -90,9 +96,9 @@ def to_svg(figure: Any, name: str, alone: bool = False) -> str:
     for i, color in enumerate(LIGHT):
         text = text.replace(color, f"var(--series-{i + 1})")
     text = text.replace(TEXT, "currentColor")
-    prefix = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+    prefix = "f" + hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", text, count=1)
     text = re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", text, count=1)
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(printable(name))}"', 1)

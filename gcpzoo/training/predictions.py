@@ -50,14 +50,14 @@ class TestPredictions(Callback):
             if not hasattr(sampler, "share"):
                 rank_zero_warn(f"{FILE} is not written: several processes need one of the zoo's data modules")
                 return
-            shape = (0, 3) if not rows else (-1, 3)
-            rows = gather_in_order(trainer, sampler, torch.cat([torch.empty(0, 3), *rows]).reshape(shape))
+            none = torch.empty(0, 3, dtype=torch.float64)
+            rows = gather_in_order(trainer, sampler, torch.cat([none, *rows]))
         if not writes(trainer) or not rows:
             return
         probability, k, label = torch.cat(rows).unbind(1)
         ids = pl_module.model.class_names or [str(i) for i in range(pl_module.model.num_classes)]
         names = pl_module.model.class_descriptions or ids
-        samples = getattr(trainer.datamodule, "samples", lambda _: [])("test")
+        samples: list[Any] = getattr(trainer.datamodule, "samples", lambda _: [])("test")
         images = [image if isinstance(image, str) else i for i, (image, _) in enumerate(samples)] or range(len(k))
         table = zip(images, k.int().tolist(), probability.tolist(), label.int().tolist())
         lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, c, p, y in table]

@@ -64,6 +64,15 @@ def test_seeds_that_only_one_head_has_are_left_out_of_the_difference_and_named(t
     assert "only the seeds [0]" in block.notes[0]
 
 
+def test_trainings_of_one_name_with_different_options_are_not_averaged(sweep: Path) -> None:
+    table = sweep / "results.csv"
+    lines = table.read_text().splitlines()
+    recipes = ["recipe"] + ["a"] * (len(lines) - 4) + ["b"] * 3
+    table.write_text("\n".join(f"{line},{recipe}" for line, recipe in zip(lines, recipes)) + "\n")
+    with pytest.raises(ZooError, match=r"isqrt: seed 1 .* and seed 2 .* were trained with different options"):
+        compare(collect([sweep]))
+
+
 def test_other_test_images_are_not_paired(sweep: Path) -> None:
     write_predictions(sweep / "runs" / "pets_isqrt_seed1" / "test_predictions.csv", np.ones(199, bool))
     [block] = compare(collect([sweep]))
@@ -113,7 +122,7 @@ def test_calibration_is_the_distance_of_confidence_from_accuracy(tmp_path: Path)
     folder = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5}})  # right at 0.9, wrong at 0.6: 0.1 and 0.6 off
     measured = calibration(collect([folder]))
     assert measured is not None
-    assert measured[0] == pytest.approx([(0.6, 0.0, 100), (0.9, 1.0, 100)])
+    np.testing.assert_allclose(measured[0], [(0.6, 0.0, 100), (0.9, 1.0, 100)])
     assert measured[1] == pytest.approx(0.35)
 
 

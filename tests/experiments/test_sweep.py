@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gcpzoo.data import Digits, ImageFolder, ImageNet
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep import Run, Sweep, execute, process, read_plan
 from gcpzoo.experiments.sweep.options import lay_over, read_options
@@ -326,6 +327,14 @@ def test_a_search_without_validation_images_of_its_own_is_refused(
 ) -> None:
     with pytest.raises(ZooError, match=message):
         Sweep(read_plan(write(axes={"head": ["gap"]}, base=base, search={"space": SPACE, "trials": 1}))).run()
+
+
+def test_the_report_of_a_training_says_whether_the_validation_images_are_the_test_images(folder: Path) -> None:
+    assert ImageNet(str(folder)).record()["val_on_test"] is True  # its official validation images serve as both
+    assert ImageFolder(str(folder)).record()["val_on_test"] is False
+    assert Digits(val_on_test=True).record()["val_on_test"] is True
+    assert Digits(val_fraction=0.1).record()["val_on_test"] is False
+    assert Digits().record()["val_on_test"] is False
 
 
 def test_an_interrupted_search_tries_nothing_twice(write: Callable, tmp_path: Path) -> None:

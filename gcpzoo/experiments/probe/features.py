@@ -127,7 +127,7 @@ def extract(
         return Features(kept["x"], kept["y"], data.class_names, True)
     data.screen({split: samples})
     images = Images(samples, data.reader(train=False), data.preprocessing.pixels())
-    loader = load(images, EpochSampler(len(images), data.batch_size, None, 0, 1), data.workers)
+    loader: Any = load(images, EpochSampler(len(images), data.batch_size, None, 0, 1), data.workers)
     x, y = _compute(model, data.preprocessing, loader, device, lambda n: advance(n, len(images)))
     if not np.isfinite(x).all():
         raise ZooError("the network gives features that are not finite: its weights are damaged")

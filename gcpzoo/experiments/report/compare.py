@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gcpzoo.errors import unknown_name
+from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report.collect import Training
 from gcpzoo.experiments.statistics import (
     Estimate,
@@ -103,6 +103,7 @@ def compare(trainings: Sequence[Training], control: str | None = None) -> list[B
     for labels, runs in groups.items():
         results = []
         for name in dict.fromkeys(run.labels["head"] for run in runs):
+            _check_recipes([run for run in runs if run.labels["head"] == name])
             own = sorted((run for run in runs if run.labels["head"] == name), key=lambda run: run.seed)
             done = [run for run in own if run.test is not None]
             results.append(HeadResult(name, done, len(own) - len(done)))
@@ -110,6 +111,17 @@ def compare(trainings: Sequence[Training], control: str | None = None) -> list[B
         _compare_with_control(block)
         blocks.append(block)
     return blocks
+
+
+def _check_recipes(runs: Sequence[Training]) -> None:
+    """Refuse to average trainings of one name that were trained with different options."""
+    recipes = {run.about.get("recipe", ""): run for run in runs if run.about.get("recipe")}
+    if len(recipes) > 1:
+        one, other = list(recipes.values())[:2]
+        raise ZooError(
+            f"{' · '.join(one.labels.values())}: seed {one.seed} ({one.source}) and seed {other.seed} ({other.source}) "
+            "were trained with different options, so they have no common mean: report them apart, or rename one"
+        )
 
 
 def _compare_with_control(block: Block) -> None:

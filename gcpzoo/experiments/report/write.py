@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Tab
             accuracy.append({**base, **_interval(head.test), "points": points})
             if head.over_seeds is not None:
                 second = _interval(head.over_images) if head.over_images else {"low": None, "high": None}
-                extra = {"points": [], "low2": second["low"], "high2": second["high"]}
+                extra: dict[str, Any] = {"points": [], "low2": second["low"], "high2": second["high"]}
                 difference.append({**base, **_interval(head.over_seeds), **extra})
     parts: list[Text | Table | Figure] = [Table(COLUMNS, rows, names=2)]
     name = "Top-1 accuracy on test images"

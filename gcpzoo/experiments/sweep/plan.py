@@ -23,7 +23,21 @@ RULE_KEYS = ("when", "options", "seeds", "skip")
 SEARCH_KEYS = ("trials", "space", "options", "seed")
 MOST_TRIALS = 6
 RESERVED = frozenset(
-    ("seed", "epoch", "seconds", "state", "error", "run", "hash", "git", "hardware", "chosen", "parameters", "gcpzoo")
+    (
+        "seed",
+        "epoch",
+        "seconds",
+        "state",
+        "error",
+        "run",
+        "hash",
+        "git",
+        "hardware",
+        "chosen",
+        "parameters",
+        "gcpzoo",
+        "recipe",
+    )
 )
 """Columns of ``results.csv``, which no axis may be called."""
 
@@ -98,13 +112,22 @@ class Run:
     @property
     def hash(self) -> str:
         """SHA-256 of the options: the same training has the same hash, whatever it is called."""
-        return hashlib.sha256(json.dumps(self.options, sort_keys=True, default=str).encode()).hexdigest()
+        return _hash(self.options)
+
+    @property
+    def recipe(self) -> str:
+        """SHA-256 of the options without the seed: what trainings have in common that may be averaged."""
+        return _hash({key: value for key, value in self.options.items() if key != "seed_everything"})
 
     @property
     def name(self) -> str:
         """Name of the folder."""
         kind = f"seed{self.seed}" if self.trial is None else f"trial{self.trial}"
         return f"{self.cell.name[:120]}_{kind}_{self.hash[:8]}"
+
+
+def _hash(options: Options) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

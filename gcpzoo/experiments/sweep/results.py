@@ -13,7 +13,7 @@ from gcpzoo.experiments.sweep.process import read_report, read_state
 from gcpzoo.paths import replacing
 
 FIGURES = ("val/top1", "test/top1", "val/loss", "test/loss", "train/loss", "seconds")
-ABOUT = ("parameters", "state", "error", "chosen", "git", "hardware", "gcpzoo", "hash", "run")
+ABOUT = ("parameters", "state", "error", "chosen", "git", "hardware", "gcpzoo", "recipe", "hash", "run")
 
 
 def write_results(path: Path, runs: Sequence[tuple[Run, Path]]) -> None:
@@ -42,7 +42,13 @@ def write_results(path: Path, runs: Sequence[tuple[Run, Path]]) -> None:
 
 def _rows(run: Run, folder: Path) -> list[dict[str, Any]]:
     report, state = read_report(folder), read_state(folder)
-    about: dict[str, Any] = {**run.cell.labels, "seed": run.seed, "hash": run.hash[:12], "run": folder.name}
+    about: dict[str, Any] = {
+        **run.cell.labels,
+        "seed": run.seed,
+        "recipe": run.recipe[:12],
+        "hash": run.hash[:12],
+        "run": folder.name,
+    }
     if state:
         about |= {"state": state.state, "error": state.error, "git": state.git}
     about["chosen"] = json.dumps(run.chosen) if run.chosen else ""
