@@ -4,6 +4,7 @@
 # make configs  two training steps of every config on small images, about 15 minutes
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
+# make browser  open a report in headless Chromium, without a network; skipped where there is none
 # make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint configs bench faults docs clean
+.PHONY: demo test fast lint configs bench faults browser docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -50,6 +51,9 @@ bench: $(READY)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults
+
+browser: $(READY)
+	$(BIN)/pytest tests/browser
 
 docs: $(READY)
 	$(BIN)/gcpzoo card

@@ -32,9 +32,12 @@ COMMANDS = (
     "card",
     "check_data",
     "shard",
+    "sweep",
+    "report",
+    "probe",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {"gdown": "authors", "tensorboard": "tensorboard", "torchcodec": "fast"}
+EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import torch
 
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import replacing
 from gcpzoo.training import RunReport
+from gcpzoo.training.predictions import write_table
 
 OUTPUT = "GCPZOO_OUTPUT"
 """Environment variable by which the processes of one run share its folder."""
@@ -116,14 +115,10 @@ def write_predictions(outputs: Sequence[Any], model: Any, data: Any, folder: Pat
     samples: list[Any] = getattr(data, "samples", lambda _: [])("test")
     path = folder / "predictions.csv"
     probabilities = torch.cat([p for p in outputs if isinstance(p, torch.Tensor)])
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["path", "class", "description", "probability", "true_class"])
-        for i, (p, k) in enumerate(zip(*[t.tolist() for t in probabilities.max(1)])):
-            image, label = samples[i] if samples else (i, None)
-            known = ids[label] if label is not None else ""
-            writer.writerow([image if isinstance(image, str) else i, ids[k], descriptions[k], f"{p:.4f}", known])
+    lines = []
+    for i, (p, k) in enumerate(zip(*[t.tolist() for t in probabilities.max(1)])):
+        image, label = samples[i] if samples else (i, None)
+        known = ids[label] if label is not None else ""
+        lines.append((image if isinstance(image, str) else i, ids[k], descriptions[k], f"{p:.4f}", known))
+    write_table(lines, path)
     print(f"{len(probabilities)} predictions in {path}")

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from torch import Tensor
 
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
@@ -34,9 +32,10 @@ from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.paths import replacing
-from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport
+from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport, TestPredictions
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
+from gcpzoo.training.predictions import gather_in_order
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 GROUPS = ("optimizer", "schedule", "distillation")
@@ -194,7 +193,7 @@ class ZooCLI(LightningCLI):
             callbacks.append(self.config_init[self.subcommand].checkpoint)
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RichProgressBar(leave=True))
-        kwargs["callbacks"] = [*callbacks, RunReport()]
+        kwargs["callbacks"] = [*callbacks, RunReport(), TestPredictions()]
         kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpointIO()]
         if isinstance(self.datamodule, ImageDataModule):  # it gives every process its share by itself
             kwargs["use_distributed_sampler"] = False
@@ -282,17 +281,9 @@ class ZooCLI(LightningCLI):
             )
         outputs: list[Any] = self.trainer.predict(**kwargs) or []
         if processes > 1:
-            outputs = self._gather(torch.cat(outputs))
+            outputs = gather_in_order(self.trainer, self.datamodule.predict_dataloader().sampler, torch.cat(outputs))
         if self.trainer.is_global_zero:
             write_predictions(outputs, self.model.model, self.datamodule, self.output)
-
-    def _gather(self, share: Tensor) -> list[Tensor]:
-        """Bring the predictions of all processes into the order of the images, in the first process."""
-        gathered: list[Any] | None = [None] * self.trainer.world_size if self.trainer.is_global_zero else None
-        sampler = self.datamodule.predict_dataloader().sampler
-        torch.distributed.gather_object((sampler.share(0), share.cpu()), gathered)
-        rows = [(i, row) for indices, rows in gathered or () for i, row in zip(indices, rows)]
-        return [row[None] for _, row in sorted(rows, key=itemgetter(0))]
 
 
 def typed_options(argv: Sequence[str]) -> set[str]:

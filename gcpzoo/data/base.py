@@ -227,7 +227,7 @@ class ImageDataModule(ScreenedDataModule):
             "images": {split: len(self.keep(samples)) for split, samples in splits.items()},
             **({"left_out": self.left_out_record()} if self.on_error == "skip" else {}),
             "val_fraction": self._held_out,
-            "val_on_test": self.val_on_test,
+            "val_on_test": "test" in splits and splits.get("val") is splits["test"],
             "seed": self.seed,
             "views": self.views,
             "preprocessing": self.preprocessing.to_dict(),

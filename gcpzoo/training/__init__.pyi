@@ -4,6 +4,7 @@ from .distillation import Distillation, DistillationConfig
 from .finite_guard import FiniteGuard
 from .hybrid_root import HybridRoot
 from .optimizers import OptimizerConfig
+from .predictions import TestPredictions
 from .run_report import RunReport
 from .schedules import ScheduleConfig
 from .staged_unfreezing import StagedUnfreezing
@@ -21,4 +22,5 @@ __all__ = [
     "RunReport",
     "ScheduleConfig",
     "StagedUnfreezing",
+    "TestPredictions",
 ]

@@ -79,10 +79,11 @@ class RunReport(Callback):
         logged = numbers(trainer.callback_metrics)  # the last values of each; those of the validation may be old
         self.row |= {k: v for k, v in logged.items() if not k.startswith(("val/", "spectrum/"))}
         fit = self.report.setdefault("fit", {"epochs": 0, "history": []})
+        self.row["seconds"] = self._seconds()
         former = [row for row in fit["history"] if row["epoch"] < self.row["epoch"]]
         fit["history"] = [*former, dict(sorted(self.row.items()))]
         fit["epochs"] = trainer.current_epoch + 1
-        fit["seconds"] = self._seconds()
+        fit["seconds"] = self.row["seconds"]
         self._write(trainer, pl_module)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -105,7 +106,7 @@ class RunReport(Callback):
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         self._add_evaluation(trainer, pl_module, "test")
-        if not _writes(trainer):
+        if not writes(trainer):
             return
         folder, model = Path(trainer.default_root_dir), pl_module.model
         if (folder / "checkpoints").is_dir():  # a training that was stopped after its last epoch lacks them
@@ -119,7 +120,7 @@ class RunReport(Callback):
             _write_json(folder / "spectrum.json", rounded)
 
     def _draw_curves(self, trainer: Any, pl_module: Any) -> None:
-        if _writes(trainer) and self.report.get("fit"):
+        if writes(trainer) and self.report.get("fit"):
             path = Path(trainer.default_root_dir) / "training_curves.png"
             plots.training_curves({pl_module.model.config["head"]: self.report["fit"]["history"]}, path)
 
@@ -138,7 +139,7 @@ class RunReport(Callback):
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Any, pl_module: Any) -> None:
-        if not _writes(trainer) or trainer.sanity_checking:
+        if not writes(trainer) or trainer.sanity_checking:
             return
         data = trainer.datamodule
         seed = os.environ.get("PL_GLOBAL_SEED")
@@ -173,8 +174,14 @@ def _read(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def _writes(trainer: Any) -> bool:
-    return trainer.is_global_zero and not trainer.fast_dev_run
+def writes(trainer: Any) -> bool:
+    """Say whether this process writes the files of a run.
+
+    >>> from types import SimpleNamespace
+    >>> writes(SimpleNamespace(is_global_zero=True, fast_dev_run=0))
+    True
+    """
+    return bool(trainer.is_global_zero and not trainer.fast_dev_run)
 
 
 def numbers(metrics: Any) -> dict[str, float | None]:

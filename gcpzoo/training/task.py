@@ -268,18 +268,19 @@ class ClassificationTask(L.LightningModule):
     def _train_metrics(self) -> dict[str, Metric]:
         return {"loss": self.train_loss, "top1": self.train_top1}
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection, name: str) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection, name: str) -> Tensor:
         x, y = batch
         logits = self(x)
         metrics.update(logits, y)
         self.loss_of_images.update(nn.functional.cross_entropy(logits, y, reduction="none"))
         self.log(f"{name}/loss", self.loss_of_images, on_epoch=True, add_dataloader_idx=False)
+        return logits
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, self.val_metrics, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, self.test_metrics, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._evaluate(batch, self.test_metrics, "test").softmax(1)
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.val_metrics.compute().items():

@@ -25,7 +25,9 @@ from gcpzoo.paths import resource
 INDEX = yaml.safe_load((resource("configs") / "paper" / "index.yaml").read_text(encoding="utf-8"))
 ALL = bool(os.environ.get("GCPZOO_ALL_CONFIGS"))
 CONFIGS = sorted(
-    str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml") if p.name != "index.yaml"
+    str(p.relative_to(resource("configs")))
+    for p in resource("configs").rglob("*.yaml")
+    if p.name != "index.yaml" and p.parent.name != "sweep"
 )
 WITHOUT = {
     f"paper/{f}/{n}": r["missing"] for f, p in INDEX["papers"].items() for n, r in p["rows"].items() if "missing" in r

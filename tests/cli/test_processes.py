@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -116,10 +117,17 @@ def test_two_processes_train_and_test_as_one_with_twice_the_batch(pair: Path, da
     reports = [json.loads((run / "metrics.json").read_text()) for run in (Path("one"), pair / "full")]
     assert [report["test"]["images"] for report in reports] == [7, 7]
     for one_row, two_row in zip(*(report["fit"]["history"] for report in reports), strict=True):
+        one_row["seconds"] = two_row["seconds"]
         assert two_row == pytest.approx(one_row, abs=1e-5)
     for name in ("loss", "top1", "top5", "per_class"):
         assert reports[1]["test"][name] == pytest.approx(reports[0]["test"][name], abs=1e-5)
     assert reports[1]["test"]["accuracy_of_class"] == reports[0]["test"]["accuracy_of_class"]
+    tables = [list(csv.DictReader((run / "test_predictions.csv").open())) for run in (Path("one"), pair / "full")]
+    assert len(tables[0]) == 7
+    for one_row, two_row in zip(*tables, strict=True):
+        for key in ("class", "true_class"):
+            assert one_row[key] == two_row[key]
+        assert Path(one_row["path"]).resolve() == Path(two_row["path"]).resolve()
 
 
 def test_the_root_is_switched_in_all_processes_when_the_last_one_is_ready(pair: Path) -> None:

@@ -19,7 +19,7 @@ from gcpzoo.training import OptimizerConfig, ScheduleConfig
 CONFIGS = sorted(
     name
     for name in (str(p.relative_to(resource("configs"))) for p in resource("configs").rglob("*.yaml"))
-    if not name.startswith("paper/")  # these are in test_papers.py
+    if not name.startswith(("paper/", "sweep/"))  # the former are in test_papers.py
 )
 SGD = {"name": "SGD", "layer_decay": None, "head_lr_factor": 1, "decay_norm_and_bias": True, "args": None}
 ADAMW = {**SGD, "name": "AdamW", "weight_decay": 0.01}

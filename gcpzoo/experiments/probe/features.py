@@ -1,0 +1,191 @@
+"""Frozen features of images: computed once, kept on the disk under the hash of what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from gcpzoo.data import ImageFolder
+from gcpzoo.data.base import ImageDataModule, Index
+from gcpzoo.data.folder import SPLITS, scan
+from gcpzoo.data.loading import EpochSampler, Images, load
+from gcpzoo.data.scan import list_folders
+from gcpzoo.errors import ZooError
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.paths import cache, replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors of a split.
+
+    Attributes:
+        x: float32 ``(N, num_features)``, before the classifier.
+        y: int64 ``(N,)``, the classes.
+        class_names: ids of the classes.
+        cached: whether they were on the disk already.
+
+    >>> Features(np.zeros((2, 3), np.float32), np.array([0, 1]), ["cat", "dog"], False).x.shape
+    (2, 3)
+    """
+
+    x: Any
+    y: Any
+    class_names: list[str]
+    cached: bool
+
+
+class AllClasses(ImageDataModule):
+    """All images of class folders as one test split, for episodes over their classes.
+
+    >>> AllClasses("/nowhere").samples("test")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: ...
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.folder = str(folder)
+
+    def index(self) -> Index:
+        names = list_folders(self.folder)
+        return Index(names, {"test": scan(self.folder, names)})
+
+
+def class_folders(folder: str | os.PathLike[str], whole: bool = False, **kwargs: Any) -> ImageDataModule:
+    """Read class folders: ``train`` and ``test`` folders of them, or, as a ``whole``, all images as one split.
+
+    Args:
+        folder: holds a folder for each class, or folders ``train`` and ``test`` of such folders.
+        whole: take class folders without splits as one test split; of splits, ``test`` is the test split all the same.
+        kwargs: arguments of the data module.
+
+    >>> class_folders("/nowhere", whole=True)
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: there is no folder '/nowhere'
+    """
+    if not Path(folder).is_dir():
+        raise ZooError(f"there is no folder {str(folder)!r}")
+    known = {name for names in SPLITS.values() for name in names}
+    if whole and not known & {name.lower() for name in list_folders(str(folder))}:
+        return AllClasses(folder, **kwargs)
+    return ImageFolder(str(folder), val_fraction=0, **kwargs)
+
+
+def extract(
+    model: GCPNet,
+    data: ImageDataModule,
+    split: str,
+    device: str = "cpu",
+    folder: Path | None = None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Features:
+    """Compute the features of a split, or read them from the disk.
+
+    They are kept by the hash of the network's weights and configuration, of the images (paths, sizes and times of
+    change), of their labels, and of the preprocessing. Images are taken as in an evaluation, those of the training
+    split too.
+
+    Args:
+        model: the network; its classifier is not used.
+        data: whose images; its preprocessing counts.
+        split: ``train``, ``val`` or ``test``.
+        device: to compute on.
+        folder: of the kept features; null: ``features`` in :func:`gcpzoo.paths.cache`.
+        advance: called with the number of images done and of all.
+
+    Raises:
+        ZooError: if there is no such split, an image cannot be read, or a feature is not finite.
+
+    >>> import tempfile
+    >>> from gcpzoo.data import Digits
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "gap", 10, until="layer1")
+    >>> features = extract(model, Digits(image_size=8, batch_size=180), "test", folder=Path(tempfile.mkdtemp()))
+    >>> features.x.shape, features.cached
+    ((360, 64), False)
+    """
+    samples = data.samples(split)
+    key = _key(model, data.preprocessing, samples)
+    path = (folder or cache() / "features") / f"{key}.safetensors"
+    kept = _read(path)
+    if kept is not None:
+        return Features(kept["x"], kept["y"], data.class_names, True)
+    data.screen({split: samples})
+    images = Images(samples, data.reader(train=False), data.preprocessing.pixels())
+    loader: Any = load(images, EpochSampler(len(images), data.batch_size, None, 0, 1), data.workers)
+    x, y = _compute(model, data.preprocessing, loader, device, lambda n: advance(n, len(images)))
+    if not np.isfinite(x).all():
+        raise ZooError("the network gives features that are not finite: its weights are damaged")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file({"x": x, "y": y}, temporary)
+    return Features(x, y, data.class_names, False)
+
+
+@torch.inference_mode()
+def _compute(
+    model: GCPNet, rule: Preprocessing, loader: Any, device: str, advance: Callable[[int], None]
+) -> tuple[Any, Any]:
+    modes = {module: module.training for module in model.modules()}
+    place = next(model.parameters()).device
+    vectors, labels = [], []
+    try:
+        model.eval().to(device)
+        for pixels, label in loader:
+            images: Tensor = rule.normalize(pixels.to(device))
+            vectors.append(model.forward_head(model.forward_features(images), pre_logits=True).float().cpu().numpy())
+            labels.append(label.numpy())
+            advance(sum(map(len, labels)))
+    finally:
+        model.to(place)
+        for module, training in modes.items():
+            module.training = training
+    return np.concatenate(vectors), np.concatenate(labels).astype(np.int64)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read kept features; nothing where there are none, or the file is damaged."""
+    try:
+        kept = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    return kept if {"x", "y"} <= kept.keys() else None
+
+
+def _key(model: GCPNet, rule: Preprocessing, samples: Sequence[tuple[Any, int]]) -> str:
+    """Hash everything that the features depend on."""
+    digest = hashlib.sha256()
+
+    def add(*values: Any) -> None:
+        digest.update(json.dumps(values, default=str).encode() + b"\n")
+
+    add(FORMAT, model.config, rule.to_dict(), torch.__version__)
+    for name, value in model.state_dict().items():
+        if not name.startswith(("classifier.", "first_classifier.")):
+            add(name, list(value.shape), str(value.dtype))
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for image, label in samples:
+        if isinstance(image, Tensor):
+            add(list(image.shape), label)
+            digest.update(image.contiguous().numpy().tobytes())
+        elif isinstance(image, str) and os.path.exists(image):
+            status = os.stat(image)
+            add(os.path.abspath(image), status.st_size, status.st_mtime_ns, label)
+        else:  # a member of a tar file
+            add(repr(image), label)
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""What a network says of every test image: ``test_predictions.csv``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from gcpzoo.paths import replacing
+from gcpzoo.training.run_report import writes
+
+FILE = "test_predictions.csv"
+COLUMNS = ("path", "class", "description", "probability", "true_class")
+
+
+class TestPredictions(Callback):
+    """Write the likeliest class of every test image, its probability and the true class into the run's folder.
+
+    What compares two runs image by image, draws confusions and measures calibration needs no second evaluation.
+
+    >>> TestPredictions().rows
+    []
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        self.rows = []
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        probability, k = outputs.max(1)
+        self.rows.append(torch.stack([probability.double(), k.double(), batch[1].double()], 1).cpu())
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        rows = self.rows
+        if trainer.world_size > 1:
+            sampler = trainer.test_dataloaders.sampler
+            if not hasattr(sampler, "share"):
+                rank_zero_warn(f"{FILE} is not written: several processes need one of the zoo's data modules")
+                return
+            none = torch.empty(0, 3, dtype=torch.float64)
+            rows = gather_in_order(trainer, sampler, torch.cat([none, *rows]))
+        if not writes(trainer) or not rows:
+            return
+        probability, k, label = torch.cat(rows).unbind(1)
+        ids = pl_module.model.class_names or [str(i) for i in range(pl_module.model.num_classes)]
+        names = pl_module.model.class_descriptions or ids
+        samples: list[Any] = getattr(trainer.datamodule, "samples", lambda _: [])("test")
+        images = [image if isinstance(image, str) else i for i, (image, _) in enumerate(samples)] or range(len(k))
+        table = zip(images, k.int().tolist(), probability.tolist(), label.int().tolist())
+        lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, c, p, y in table]
+        write_table(lines, Path(trainer.default_root_dir) / FILE)
+
+
+def write_table(lines: Sequence[Sequence[Any]], path: Path) -> None:
+    """Write predictions as CSV, whole or not at all.
+
+    Args:
+        lines: path or number of the image, class id, description, probability, and the id of the true class or nothing.
+        path: the file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
+    >>> write_table([("a.png", "n2", "goldfish", "0.7500", "n1")], path)
+    >>> path.read_text().splitlines()
+    ['path,class,description,probability,true_class', 'a.png,n2,goldfish,0.7500,n1']
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(lines)
+
+
+def gather_in_order(trainer: Any, sampler: Any, share: Tensor) -> list[Tensor]:
+    """Bring rows of all processes into the order of the images, in the first process; the others get nothing.
+
+    Args:
+        trainer: a trainer of several processes.
+        sampler: the :class:`~gcpzoo.data.loading.EpochSampler` of this process, which knows its share of the images.
+        share: a row for each of them.
+
+    >>> from types import SimpleNamespace
+    >>> gather_in_order(SimpleNamespace(is_global_zero=True, world_size=1), None, torch.zeros(0, 2))
+    []
+    """
+    if trainer.world_size == 1:
+        return [share] if len(share) else []
+    gathered: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
+    torch.distributed.gather_object((sampler.share(0), share.cpu()), gathered)
+    rows = [(i, row) for indices, rows in gathered or () for i, row in zip(indices, rows)]
+    return [row[None] for _, row in sorted(rows, key=itemgetter(0))]

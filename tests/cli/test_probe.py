@@ -1,0 +1,65 @@
+"""``gcpzoo probe`` and ``gcpzoo report`` on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sweep_folder import write_sweep
+
+Cli = Callable[..., tuple[int, str, str]]
+MODEL = ("probe", "--model", "resnet18_isqrt.digits", "--batch-size", "90", "--cache", "kept")
+
+
+def test_a_probe_says_what_it_measured_and_keeps_features(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli(*MODEL, "--data", "Digits", "--protocol", "knn", "--output", "probe.json")
+    assert code == 0, err
+    assert "train: 1,437 images of 10 classes, features computed" in out
+    result = json.loads((tmp_path / "probe.json").read_text())
+    assert (result["protocol"], result["images"], result["head"]) == ("knn", 360, "isqrt")
+    assert f"top-1 {100 * result['top1']:.2f} ±" in out
+    assert result["top1"] > 0.9
+    code, out, _ = cli(*MODEL, "--data", "Digits", "--protocol", "few-shot", "--episodes", "20", "--shots", "5")
+    assert code == 0
+    assert "test: 360 images of 10 classes, features kept from before" in out
+    assert "5-way 5-shot, 20 episodes: top-1" in out
+
+
+def test_the_same_trunk_is_probed_with_another_head(cli: Cli, folder: Path) -> None:
+    arguments = (*MODEL, "--data", folder, "--image-size", 32, "--protocol", "svm")
+    code, out, err = cli(*arguments, "--head", "gap")
+    assert code == 0, err
+    assert "svm, 128 features, 9 test images" in out
+    code, _, err = cli(*arguments, "--head", "cbpp")
+    assert code == 2
+    assert "unknown head 'cbpp'" in err
+    code, _, err = cli(*MODEL, "--data", "nowhere")
+    assert code == 2
+    assert "there is no folder 'nowhere'" in err
+
+
+def test_a_report_is_written_with_the_control_of_the_sweep(cli: Cli, tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5, 1: 0.6}, "isqrt": {0: 0.75, 1: 0.85}})
+    code, out, err = cli("report", sweep)
+    assert code == 0, err
+    assert (tmp_path / "report.html").is_file()
+    assert "+25.00" in out
+    (sweep / "sweep.json").write_text(json.dumps({"control": "isqrt"}))
+    code, out, _ = cli("report", sweep, "--output", "a.md", "--output", "b.html")
+    assert code == 0
+    assert "-25.00" in out
+    assert "written: a.md, b.html" in out
+    code, _, err = cli("report", sweep, "--control", "bcnn")
+    assert code == 2
+    assert "unknown control 'bcnn'" in err
+
+
+@pytest.mark.parametrize("content", ["[]", "{"])
+def test_a_damaged_sweep_json_is_named(cli: Cli, tmp_path: Path, content: str) -> None:
+    sweep = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5}})
+    (sweep / "sweep.json").write_text(content)
+    code, _, err = cli("report", sweep)
+    assert code == 2
+    assert "give --control" in err
