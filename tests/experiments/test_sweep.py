@@ -19,8 +19,9 @@ import yaml
 
 from gcpzoo.data import Digits, ImageFolder, ImageNet
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.sweep import Run, Sweep, execute, process, read_plan
+from gcpzoo.experiments.sweep import Run, Sweep, execute, plan, process, read_plan
 from gcpzoo.experiments.sweep.options import lay_over, read_options
+from gcpzoo.experiments.sweep.results import ABOUT, FIGURES
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_fit.py")))
 BASE = {"model.backbone": "resnet18", "data": "Digits", "data.val_fraction": 0.1}
@@ -60,12 +61,12 @@ def test_every_combination_is_a_training(write: Callable) -> None:
         "head": ["gap", "isqrt"],
         "dim": {"small": {"model.dim": 8}, "large": {"model.dim": 64}},
     }
-    plan = read_plan(write(axes=axes, seeds=[0, 7]))
-    assert plan.axes == ("data", "backbone", "head", "dim")
-    found = [(r.cell.labels["head"], r.cell.labels["dim"], r.seed, r.options["model"]["dim"]) for r in plan.runs()]
+    asked = read_plan(write(axes=axes, seeds=[0, 7]))
+    assert asked.axes == ("data", "backbone", "head", "dim")
+    found = [(r.cell.labels["head"], r.cell.labels["dim"], r.seed, r.options["model"]["dim"]) for r in asked.runs()]
     assert found == [(h, n, s, d) for s in (0, 7) for h in ("gap", "isqrt") for n, d in (("small", 8), ("large", 64))]
-    assert {r.options["seed_everything"] for r in plan.runs()} == {0, 7}
-    assert len({r.hash for r in plan.runs()}) == len({r.name for r in plan.runs()}) == 8
+    assert {r.options["seed_everything"] for r in asked.runs()} == {0, 7}
+    assert len({r.hash for r in asked.runs()}) == len({r.name for r in asked.runs()}) == 8
 
 
 def test_overrides_change_options_and_seeds_of_some_cells_and_leave_others_out(write: Callable) -> None:
@@ -74,11 +75,11 @@ def test_overrides_change_options_and_seeds_of_some_cells_and_leave_others_out(w
         {"when": {"head": ["isqrt", "bcnn"]}, "seeds": [5]},
         {"when": {"head": "cbp", "data": "Digits"}, "skip": True},
     ]
-    plan = read_plan(write(axes={"head": ["gap", "isqrt", "bcnn", "cbp"]}, seeds=[0, 1], overrides=rules))
-    assert [(r.cell.labels["head"], r.seed) for r in plan.runs()] == [
+    asked = read_plan(write(axes={"head": ["gap", "isqrt", "bcnn", "cbp"]}, seeds=[0, 1], overrides=rules))
+    assert [(r.cell.labels["head"], r.seed) for r in asked.runs()] == [
         ("gap", 0), ("gap", 1), ("isqrt", 5), ("bcnn", 5)
     ]  # fmt: skip
-    assert [c.options["model"].get("optimizer") for c in plan.cells] == [{"lr": 0.3}, None, None]
+    assert [c.options["model"].get("optimizer") for c in asked.cells] == [{"lr": 0.3}, None, None]
 
 
 def test_the_hash_is_that_of_the_options_not_of_their_order_or_names(write: Callable) -> None:
@@ -87,6 +88,9 @@ def test_the_hash_is_that_of_the_options_not_of_their_order_or_names(write: Call
     assert one.hash == other.runs()[0].hash
     changed = read_plan(write(axes={"head": {"gap": {"model": {"dim": 9, "until": "layer2"}}}})).runs()[0]
     assert changed.hash != one.hash
+    assert changed.recipe != one.recipe
+    assert Run(one.cell, 1).recipe == one.recipe
+    assert Run(one.cell, 1).hash != one.hash
 
 
 def test_a_change_of_a_config_file_is_a_change_of_the_training(write: Callable, tmp_path: Path) -> None:
@@ -96,6 +100,10 @@ def test_a_change_of_a_config_file_is_a_change_of_the_training(write: Callable, 
         config.write_text(f"model: {{backbone: resnet18, dim: {dim}}}\ndata: {{class_path: gcpzoo.data.Digits}}\n")
         hashes.append(read_plan(write(base={"config": str(config)}, axes={"head": ["gap"]})).runs()[0].hash)
     assert hashes[0] != hashes[1]
+
+
+def test_no_axis_can_take_the_name_of_another_column() -> None:
+    assert set(plan.RESERVED) == {"seed", "epoch", *(name for name in (*FIGURES, *ABOUT) if "/" not in name)}
 
 
 def test_a_replaced_name_takes_its_arguments_along() -> None:
@@ -285,8 +293,8 @@ SPACE = {"model.optimizer.lr": [0.001, 0.1]}
 def test_a_search_gives_every_head_the_same_budget_and_its_best_rate(write: Callable, tmp_path: Path) -> None:
     search = {"space": SPACE, "trials": 4, "options": {"trainer.max_epochs": 1}}
     base = {**BASE, "model.optimizer.lr": 0.02}
-    plan = read_plan(write(axes={"head": ["gap", "isqrt"]}, base=base, seeds=[0, 1], search=search))
-    sweep = Sweep(plan, jobs=2)
+    asked = read_plan(write(axes={"head": ["gap", "isqrt"]}, base=base, seeds=[0, 1], search=search))
+    sweep = Sweep(asked, jobs=2)
     ended = sweep.run()
     assert sweep.progress.total == len(ended) == 12
     for head in ("gap", "isqrt"):
@@ -309,6 +317,11 @@ def test_no_trial_of_a_search_evaluates_the_test_images(write: Callable, tmp_pat
     for folder in folders:
         assert yaml.safe_load((folder / "options.yaml").read_text())["evaluate"] is False
         assert "test" not in json.loads((folder / "metrics.json").read_text())
+    with (tmp_path / "out" / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["trial"] for row in rows} == {"0", "1"}
+    assert all(row["val/top1"] and row["chosen"] and not row["test/top1"] for row in rows)
+    for folder in folders:
         report = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps({**report, "test": {"top1": 1.0}}))
     with pytest.raises(ZooError, match="has seen the test images"):

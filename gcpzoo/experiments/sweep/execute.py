@@ -20,7 +20,8 @@ from gcpzoo.experiments.sweep.results import write_results
 from gcpzoo.experiments.sweep.search import Searcher
 from gcpzoo.paths import replacing
 
-RUNS, TRIALS, RESULTS, ABOUT, LOCK = "runs", "trials", "results.csv", "sweep.json", ".lock"
+RUNS, TRIALS = "runs", "trials"
+RESULTS, TRIED, ABOUT, LOCK = "results.csv", "trials.csv", "sweep.json", ".lock"
 
 
 def cores() -> int:
@@ -178,14 +179,16 @@ class Sweep:
         assert state
         self.progress.ended.append((run, state, folder))
         self.changed(run, state)
-        if run.trial is None:
-            self._write()
+        self._write()
         return state
 
     def _write(self) -> None:
         """Write the results so far."""
         with self._writing:
-            write_results(self.plan.output / RESULTS, [(r, f) for r, _, f in self.progress.ended if r.trial is None])
+            ended = list(self.progress.ended)
+            write_results(self.plan.output / RESULTS, [(r, f) for r, _, f in ended if r.trial is None])
+            if self.plan.search:
+                write_results(self.plan.output / TRIED, [(r, f) for r, _, f in ended if r.trial is not None])
 
 
 @contextmanager

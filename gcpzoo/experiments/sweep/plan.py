@@ -22,23 +22,10 @@ NAMED = {"data": "data.class_path", "backbone": "model.backbone", "head": "model
 RULE_KEYS = ("when", "options", "seeds", "skip")
 SEARCH_KEYS = ("trials", "space", "options", "seed")
 MOST_TRIALS = 6
-RESERVED = frozenset(
-    (
-        "seed",
-        "epoch",
-        "seconds",
-        "state",
-        "error",
-        "run",
-        "hash",
-        "git",
-        "hardware",
-        "chosen",
-        "parameters",
-        "gcpzoo",
-        "recipe",
-    )
-)
+RESERVED = (
+    "seed", "epoch", "seconds", "parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo",
+    "recipe", "hash", "run",
+)  # fmt: skip
 """Columns of ``results.csv``, which no axis may be called."""
 
 

@@ -13,7 +13,7 @@ from gcpzoo.experiments.sweep.process import read_report, read_state
 from gcpzoo.paths import replacing
 
 FIGURES = ("val/top1", "test/top1", "val/loss", "test/loss", "train/loss", "seconds")
-ABOUT = ("parameters", "state", "error", "chosen", "git", "hardware", "gcpzoo", "recipe", "hash", "run")
+ABOUT = ("parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo", "recipe", "hash", "run")
 
 
 def write_results(path: Path, runs: Sequence[tuple[Run, Path]]) -> None:
@@ -51,6 +51,7 @@ def _rows(run: Run, folder: Path) -> list[dict[str, Any]]:
     }
     if state:
         about |= {"state": state.state, "error": state.error, "git": state.git}
+    about["trial"] = "" if run.trial is None else run.trial
     about["chosen"] = json.dumps(run.chosen) if run.chosen else ""
     about |= {key: report.get(key, "") for key in ("parameters", "hardware", "gcpzoo")}
     rows = []
