@@ -216,8 +216,8 @@ def minimax_sqrt(x: Tensor, steps: int = 4, center: bool = True) -> Tensor:
     - 6 steps, 19 products: l = 0.0015, error 1.3e-4
 
     The covariance is one of the products; Newton–Schulz takes 13 for 5 steps. Of the 3N + 1, 2N + 1 have the longer
-    side of the data matrix in one dimension, where Newton–Schulz multiplies squares of the shorter side: 4 steps are as much
-    work as its 5 for 256 channels on 14×14 positions, 2.1 times as much on 28×28, 1.5 times on 7×7.
+    side of the data matrix in one dimension, where Newton–Schulz multiplies squares of the shorter side: 4 steps are
+    as much work as its 5 for 256 channels on 14×14 positions, 2.1 times as much on 28×28, 1.5 times on 7×7.
     ``benchmarks/README.md`` has errors and counts on features of a network.
 
     Args:
