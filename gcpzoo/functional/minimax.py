@@ -92,7 +92,8 @@ def _chain(rows: Tensor, steps: Steps, dtype: torch.dtype, keep: bool = False) -
     norm = _norm(w)
     w, first, length = w / norm, (q * norm.rsqrt()).to(dtype), length * norm.sqrt()
     eye = torch.eye(n, dtype=rows.dtype, device=rows.device)
-    q, kept = first, []
+    q = first
+    kept: list[tuple[Tensor, Tensor, Tensor]] = []
     for k, (a, b, c) in enumerate(steps):
         w = (q @ q.mT).to(rows.dtype) if k else w
         short = w.to(dtype)
