@@ -128,6 +128,6 @@ def test_config_runs(
             trunk = gcpzoo.create_model(model["backbone"], "gap", 2).backbone.state_dict()
             torch.save(trunk, tmp_path / "trunk.pth")
             arguments += ["--model.backbone_weights", tmp_path / "trunk.pth", "--model.pretrained_backbone", "false"]
-        arguments = ["fit", *arguments, "--trainer.fast_dev_run", 1, "--model.schedule.warmup_epochs", 0]
+        arguments = ["fit", *arguments, "--trainer.fast_dev_run", 2, "--model.schedule.warmup_epochs", 0]
     code, _, err = cli(*arguments, "--trainer.accelerator", "cpu", "--trainer.enable_model_summary", "false")
     assert code == 0, err
