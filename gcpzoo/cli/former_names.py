@@ -28,6 +28,7 @@ MOVED_CONFIGS = {
     "finetune/cub_bcnn_two_stage.yaml": "paper/bcnn/cub_vgg16.yaml",
     "pretrain/imagenet_isqrt.yaml": "paper/isqrt/imagenet_resnet50.yaml",
     "pretrain/imagenet_lradju.yaml": "paper/gcp_optimization/resnet18_lradju.yaml",
+    "pretrain/imagenet_dropcov_deit.yaml": "paper/dropcov/imagenet_deit_small.yaml",
     "pretrain/imagenet_svd_pade_hybrid.yaml": "paper/svd/hybrid_resnet50_pade.yaml",
 }
 

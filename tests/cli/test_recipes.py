@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,24 +25,6 @@ ADAMW = {**SGD, "name": "AdamW", "weight_decay": 0.01}
 SMALL_IMAGES = {"schedule": {"name": "cosine", "interval": "step", "warmup_epochs": 0}}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Wang et al., NeurIPS 2022, on DeiT's recipe.
-    "pretrain/imagenet_dropcov_deit.yaml": {
-        "class": "ImageNet",
-        "model": {
-            "backbone": "sovit_drop_small", "backbone_args": {"drop_path_rate": 0.1}, "head": "mgcrp", "dim": None,
-            "head_args": {
-                "heads": 6, "head_dim": 24, "normalization": None, "token_dropout": 0.2, "dropout": 0.5,
-            },
-            "label_smoothing": 0.1, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "fusion": "sum",
-        },
-        "optimizer": {**ADAMW, "lr": 1e-3, "weight_decay": 0.03, "decay_norm_and_bias": False},
-        "schedule": {"name": "cosine", "warmup_epochs": 5},
-        "rates": {5: 1, 152: (1 + math.cos(math.pi * 147 / 295)) / 2, 299: (1 + math.cos(math.pi * 294 / 295)) / 2},
-        "data": {"batch_size": 1024, "augment": {"randaugment": 9, "erasing": 0.25}},
-        "side": 224,
-        "trainer": {"max_epochs": 300},
-        "callbacks": {"lightning.pytorch.callbacks.EMAWeightAveraging": {"decay": 0.99996}},
-    },
     # Ours, as the records of the models trained by them say.
     "pretrain/digits.yaml": {
         **SMALL_IMAGES,
