@@ -34,7 +34,7 @@ def check_weights(x: Tensor, weights: Tensor) -> None:
             raise ZooError("weights must leave each sample at least one position, got a sample whose weights are all 0")
 
 
-def reweight(x: Tensor, weights: Tensor) -> Tensor:
+def reweight(x: Tensor, weights: Tensor, center: bool = True) -> Tensor:
     r"""Features whose plain mean and covariance are the weighted ones of ``x``.
 
     .. math:: \mu = \sum_p w_p x_p,\qquad \Sigma = \sum_p w_p(x_p - \mu)(x_p - \mu)^\top,\qquad \sum_p w_p = 1
@@ -46,12 +46,15 @@ def reweight(x: Tensor, weights: Tensor) -> Tensor:
     .. math:: X' = \mu\mathbf 1^\top + Z - \frac{Ze\,(e + s)^\top}{1 + e^\top s}
 
     Whatever depends on mean and covariance alone is then the weighted one, without a change to its formula. The
-    positions of ``X'`` are mixtures of those of ``x``.
+    positions of ``X'`` are mixtures of those of ``x``. Without ``center`` it is
+    :math:`\sqrt M X\operatorname{diag}(s)`, which has the weighted second moment alone, but mixes no positions: a zero
+    stays a zero.
 
     Args:
         x: ``(B, d, M)`` or ``(B, d, H, W)``.
         weights: ``(B, M)``, at least 0, not all 0 in a sample; they are divided by their sum. A position of weight 0
             is left out, whatever its features are, NaN too, and its weight gets no gradient.
+        center: keep the mean and the covariance; ``False`` keeps the second moment only.
 
     Returns:
         ``(B, d, M)`` in the dtype of ``x``.
@@ -74,6 +77,9 @@ def reweight(x: Tensor, weights: Tensor) -> Tensor:
     w = torch.where(kept, w, 0)
     w = w / w.sum(2, keepdim=True)
     s = torch.where(kept, w, 1).sqrt() * kept  # the gradient of a root is infinite at 0
+    scaled: Tensor = y * s * m**0.5
+    if not center:
+        return scaled.to(x.dtype)
     mean = (y * w).sum(2, keepdim=True)
     z = (y - mean) * s * m**0.5
     e = m**-0.5

@@ -130,6 +130,7 @@ class SecondOrderHead(Head):
             the output shrinks by this factor (Li et al., TPAMI 2020).
 
     Attributes:
+        centered: whether the matrix is one of the covariance, or mean and covariance; ``False``: of the second moment.
         recompute: set it to ``True`` to keep only the reduced features and compute the rest again in the backward
             pass: less memory, more time (``benchmarks/README.md``).
 
@@ -140,6 +141,7 @@ class SecondOrderHead(Head):
     torch.Size([1, 12])
     """
 
+    centered: ClassVar[bool] = True
     recompute: bool = False
 
     def __init__(
@@ -196,7 +198,7 @@ class SecondOrderHead(Head):
         tensor([[[1., 0.],
                  [0., 0.]]])
         """
-        return self.normalize(reweight(x, weights))
+        return self.normalize(reweight(x, weights, self.centered))
 
     def vectorize(self, a: Tensor) -> Tensor:
         """Matrix ``(B, d, d)`` to vector ``(B, vector_size)``.

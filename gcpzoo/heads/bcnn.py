@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,6 +45,8 @@ class BilinearPooling(SecondOrderHead):
 
     Source: Lin et al., "Bilinear CNN Models for Fine-grained Visual Recognition", ICCV 2015, section 3.2.
     """
+
+    centered: ClassVar[bool] = False
 
     def normalize(self, x: Tensor) -> Tensor:
         return covariance(x, center=False)

@@ -50,6 +50,8 @@ class DistanceCovariance(SecondOrderHead):
     CVPR 2022, section 3.
     """
 
+    centered: ClassVar[bool] = False
+
     RELEASED_NAMES: ClassVar[Mapping[str, str]] = {"temperature": "temperature"}
 
     def __init__(
@@ -63,5 +65,5 @@ class DistanceCovariance(SecondOrderHead):
         return distance_covariance(x, self.temperature)
 
     def normalize_weighted(self, x: Tensor, weights: Tensor) -> Tensor:
-        mean = reweight(x, weights)  # its Gram matrix is M times the weighted mean
+        mean = reweight(x, weights, self.centered)  # its Gram matrix is M times the weighted mean
         return self.normalize(mean * (weights.to(x.dtype).mean(1).sqrt()[:, None, None]))

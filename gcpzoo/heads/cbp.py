@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class CompactBilinearPooling(SecondOrderHead):
 
     Source: Gao et al., "Compact Bilinear Pooling", CVPR 2016, algorithm 2.
     """
+
+    centered: ClassVar[bool] = False
 
     hash1: Tensor
     hash2: Tensor

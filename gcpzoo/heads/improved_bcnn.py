@@ -37,6 +37,7 @@ class ImprovedBilinearPooling(RootHead):
     Source: Lin and Maji, "Improved Bilinear Pooling with CNNs", BMVC 2017.
     """
 
+    centered: ClassVar[bool] = False
     default_root: ClassVar[str] = "exact"
 
     def normalize(self, x: Tensor) -> Tensor:

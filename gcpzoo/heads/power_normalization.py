@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class SigmE(SecondOrderHead):
 
     Source: Zhang and Koniusz, "Power Normalizing Second-order Similarity Network for Few-shot Learning", WACV 2019.
     """
+
+    centered: ClassVar[bool] = False
 
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, eta: float = 100.0, **kwargs: Any
@@ -84,6 +86,8 @@ class MaxExp(SecondOrderHead):
     TPAMI 2022, arXiv 2012.13975.
     """
 
+    centered: ClassVar[bool] = False
+
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, eta: float = 20.0, **kwargs: Any
     ) -> None:
@@ -120,6 +124,8 @@ class Gamma(SecondOrderHead):
     Source: Koniusz and Zhang, "Power Normalizations in Fine-grained Image, Few-shot Image and Graph Classification",
     TPAMI 2022, arXiv 2012.13975.
     """
+
+    centered: ClassVar[bool] = False
 
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, gamma: float = 0.5, **kwargs: Any
@@ -160,6 +166,8 @@ class AsinhE(SecondOrderHead):
     TPAMI 2022, arXiv 2012.13975.
     """
 
+    centered: ClassVar[bool] = False
+
     def __init__(
         self, in_features: int, dim: int | Sequence[int] | None = None, scale: float = 500.0, **kwargs: Any
     ) -> None:
@@ -196,6 +204,8 @@ class MaxExpF(SecondOrderHead):
     Source: Koniusz and Zhang, "Power Normalizations in Fine-grained Image, Few-shot Image and Graph Classification",
     TPAMI 2022, arXiv 2012.13975.
     """
+
+    centered: ClassVar[bool] = False
 
     def __init__(self, in_features: int, dim: int | Sequence[int] | None = None, eta: int = 20, **kwargs: Any) -> None:
         super().__init__(in_features, dim, **kwargs)

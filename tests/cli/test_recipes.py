@@ -35,6 +35,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "side": 32,
         "trainer": {"max_epochs": 15},
     },
+    "pretrain/digits_born_again.yaml": {
+        **SMALL_IMAGES,
+        "class": "Digits",
+        "model": {"backbone": "resnet18", "until": "layer2", "head": "isqrt", "dim": 64, "label_smoothing": 0},
+        "optimizer": {**SGD, "lr": 0.05, "weight_decay": 5e-4, "classifier_lr_factor": 5},
+        "data": {"batch_size": 32, "val_fraction": 0.2, "augment": {"crop": "random", "flip": 0}},
+        "side": 32,
+        "trainer": {"max_epochs": 15},
+    },
     "finetune/digits.yaml": {
         **SMALL_IMAGES,
         "class": "Digits",

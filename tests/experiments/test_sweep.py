@@ -238,7 +238,8 @@ def test_a_stopped_sweep_stops_its_trainings_and_goes_on_later(
 ) -> None:
     file = write(axes={"head": {name: {"model.dim": 3} for name in ("gap", "isqrt")}})
     code = (
-        "import sys; from gcpzoo.experiments.sweep import process; from gcpzoo.cli import sweep, main\n"
+        "import signal, sys; from gcpzoo.experiments.sweep import process; from gcpzoo.cli import sweep, main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it is ignored
         f"process.COMMAND = {STUB!r}; sweep._check_options = lambda *_: None\n"
         f"sys.exit(main.main(['sweep', {str(file)!r}]))"
     )

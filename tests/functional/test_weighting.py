@@ -54,3 +54,11 @@ def test_one_position_left_gives_it_and_no_covariance() -> None:
 def test_weights_that_cannot_be_are_refused(weights: torch.Tensor, words: str) -> None:
     with pytest.raises(ZooError, match=words):
         reweight(noise(2, 3, 4), weights)
+
+
+def test_without_center_the_second_moment_is_the_weighted_one_and_zeros_stay_zero() -> None:
+    x, weights = noise(2, 5, 9, dtype=torch.float64).relu(), noise(2, 9, seed=1).abs()
+    y = reweight(x, weights, center=False)
+    share = (weights / weights.sum(1, keepdim=True)).double()
+    torch.testing.assert_close(covariance(y, center=False), torch.einsum("bip,bp,bjp->bij", x, share, x))
+    assert ((y == 0) == (x == 0)).all()
