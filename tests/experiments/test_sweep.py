@@ -24,6 +24,7 @@ from gcpzoo.experiments.sweep.options import lay_over, read_options
 from gcpzoo.experiments.sweep.results import ABOUT, FIGURES
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_fit.py")))
+SPACE = {"model.optimizer.lr": [0.001, 0.1]}
 BASE = {"model.backbone": "resnet18", "data": "Digits", "data.val_fraction": 0.1}
 
 
@@ -181,6 +182,26 @@ def test_a_sweep_goes_on_where_it_ended(write: Callable, tmp_path: Path) -> None
     assert len(table(tmp_path / "out")) == 6
 
 
+def test_a_sweep_that_grew_never_has_less_in_its_table_than_before(
+    write: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"space": SPACE, "trials": 2}
+    Sweep(read_plan(write(axes={"head": ["gap", "isqrt"]}, seeds=[0, 1], search=search))).run()
+    before = table(tmp_path / "out")
+    seen: list[list[dict[str, str]]] = []
+
+    def watched(*arguments: Any) -> process.State:
+        seen.append(table(tmp_path / "out"))
+        return process.train(*arguments)
+
+    monkeypatch.setattr(execute, "train", watched)
+    axes = {"head": {"bcnn": {}, "gap": {}, "isqrt": {}}}
+    Sweep(read_plan(write(axes=axes, seeds=[0, 1], search=search))).run()
+    assert len(seen) == 4  # two trials and two trainings of the new head
+    assert seen[0] == seen[1] == before
+    assert [row["head"] for row in table(tmp_path / "out")] == ["bcnn"] * 4 + ["gap"] * 4 + ["isqrt"] * 4
+
+
 def test_a_failed_training_keeps_its_error_and_stops_no_other(write: Callable, tmp_path: Path) -> None:
     heads = {
         "silent": {"model.head": "gap", "model.dim": 1},
@@ -287,8 +308,6 @@ def test_a_training_that_outlives_a_killed_sweep_keeps_the_folder(write: Callabl
 
 
 # --- searches
-
-SPACE = {"model.optimizer.lr": [0.001, 0.1]}
 
 
 def test_a_search_gives_every_head_the_same_budget_and_its_best_rate(write: Callable, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class Neighbors:
 
 PROTOCOLS: Mapping[str, tuple[Callable[[Any, Any], Any], Callable[..., Any], list[dict[str, Any]]]] = {
     "linear": (_to_mean_norm, _logistic, [{"c": float(10.0**p)} for p in range(-1, 5)]),
-    "ridge": (_to_mean_norm, _ridge, [{"alpha": float(10.0**p)} for p in range(-4, 3)]),
+    "ridge": (_to_mean_norm, _ridge, [{"alpha": float(10.0**p)} for p in range(2, -5, -1)]),
     "knn": (to_unit_norm, _neighbors, [{"k": k} for k in (1, 3, 5, 10, 20)]),
     "svm": (to_unit_norm, _svm, [{"c": 1.0}]),
 }

@@ -128,9 +128,10 @@ class Sweep:
             with replacing(self.plan.output / ABOUT) as temporary:
                 temporary.write_text(json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n")
             try:
-                if self.plan.search:
-                    self._wait([pool.submit(self._search, cell) for cell in self.plan.cells])
-                done = find_done(self.plan.output / RUNS)
+                tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
+                self._find_again(tried, done)
+                searches = [cell for cell in self.plan.cells if self.plan.search and cell.name not in self.chosen]
+                self._wait([pool.submit(self._search, cell, tried) for cell in searches])
                 runs = [run for run in self.plan.runs(self.chosen) if not self._lacks_choice(run)]
                 self._wait([pool.submit(self._train, run, RUNS, done) for run in runs])
             except BaseException:
@@ -141,6 +142,14 @@ class Sweep:
                 self._write()
         return self.progress.ended
 
+    def _find_again(self, tried: dict[str, Path], done: dict[str, Path]) -> None:
+        """Take what is done into the results before anything is trained, so that they never hold less than before."""
+        for cell in self.plan.cells if self.plan.search else ():
+            self._search(cell, tried, only_done=True)
+        for run in self.plan.runs(self.chosen):
+            if run.hash in done and not self._lacks_choice(run):
+                self._train(run, RUNS, done)
+
     @staticmethod
     def _wait(futures: Sequence[Future[object]]) -> None:
         for future in futures:
@@ -149,12 +158,13 @@ class Sweep:
     def _lacks_choice(self, run: Run) -> bool:
         return self.plan.search is not None and run.cell.name not in self.chosen
 
-    def _search(self, cell: Cell) -> None:
+    def _search(self, cell: Cell, done: dict[str, Path], only_done: bool = False) -> None:
         """Choose the options of a cell by its trials, one after the other; a trial that failed counts for nothing."""
         assert self.plan.search
         searcher = Searcher(cell, self.plan.search)
-        done = find_done(self.plan.output / TRIALS)
         for run in searcher:
+            if only_done and run.hash not in done:
+                return
             state = self._train(run, TRIALS, done)
             if self._stop.is_set():
                 return
@@ -166,8 +176,9 @@ class Sweep:
         """Train one run, unless it is done."""
         if self._stop.is_set():
             return None
-        folder = done.get(run.hash, self.plan.output / kind / run.name)
-        if run.hash in done:
+        known = run.hash in done
+        folder = done[run.hash] if known else self.plan.output / kind / run.name
+        if known:
             state = read_state(folder)
         else:
             self.progress.running[run.name] = (run, folder, time.monotonic())
@@ -177,15 +188,18 @@ class Sweep:
             finally:
                 del self.progress.running[run.name]
         assert state
-        self.progress.ended.append((run, state, folder))
-        self.changed(run, state)
-        self._write()
+        if all(run.name != other.name for other, *_ in self.progress.ended):
+            self.progress.ended.append((run, state, folder))
+            self._write()
+        if not known:
+            self.changed(run, state)
         return state
 
     def _write(self) -> None:
-        """Write the results so far."""
+        """Write the results so far, in the order of the plan."""
+        place = {cell.name: i for i, cell in enumerate(self.plan.cells)}
         with self._writing:
-            ended = list(self.progress.ended)
+            ended = sorted(self.progress.ended, key=lambda e: (place[e[0].cell.name], e[0].trial or 0, e[0].seed))
             write_results(self.plan.output / RESULTS, [(r, f) for r, _, f in ended if r.trial is None])
             if self.plan.search:
                 write_results(self.plan.output / TRIED, [(r, f) for r, _, f in ended if r.trial is not None])
