@@ -108,6 +108,11 @@ def maker() -> Any:
     return module
 
 
+@pytest.fixture(scope="module")
+def rows(maker: Any) -> dict[str, Any]:
+    return {row.path: row for row in maker.rows(maker.load())}
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_row_has_the_published_numbers(name: str) -> None:
     config = read(name)
@@ -190,8 +195,8 @@ def test_every_option_of_a_row_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [c for c in CONFIGS if {"checkpoint", "backbone_weights"} & set(read(c)["model"])])
-def test_the_start_of_a_row_fits_its_network(name: str, maker: Any) -> None:
-    row = next(r for r in maker.rows(maker.load()) if r.path == f"{name}.yaml")
+def test_the_start_of_a_row_fits_its_network(name: str, maker: Any, rows: dict[str, Any]) -> None:
+    row = rows[f"{name}.yaml"]
     model, options = row.model, shlex.split(maker.control(row))
     record = get_record(model.get("checkpoint") or model["backbone_weights"])
     keys = ["backbone"] if "backbone_weights" in model else [k for k in GCPNet.CONFIG_KEYS if k in model]
@@ -202,8 +207,8 @@ def test_the_start_of_a_row_fits_its_network(name: str, maker: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_control_of_a_row_is_the_same_but_for_the_head(name: str, maker: Any) -> None:
-    row = next(r for r in maker.rows(maker.load()) if r.path == f"{name}.yaml")
+def test_the_control_of_a_row_is_the_same_but_for_the_head(name: str, maker: Any, rows: dict[str, Any]) -> None:
+    row = rows[f"{name}.yaml"]
     options = shlex.split(maker.control(row))
     base = read(options.pop(0).removeprefix("paper/")[:-5]) if options[0].startswith("paper/") else read(name)
     given = {k.removeprefix("--model."): yaml.safe_load(v) for k, v in zip(options[::2], options[1::2])}
@@ -222,11 +227,12 @@ def test_files_and_page_are_what_the_index_makes(maker: Any) -> None:
 
 
 def test_every_row_says_where_its_figure_is_from(maker: Any) -> None:
-    for row in maker.rows(maker.load()):
+    index = maker.load()
+    for row in maker.rows(index):
         assert {"of", "result"} <= set(row.facts), row.path
         assert row.paper["source"], row.path
         if row.body is not None:
-            text = maker.header(row, maker.load())
+            text = maker.header(row, index)
             assert all(
                 f"# {word}" in text for word in ("Row:", "Published:", "Start:", "Data:", "Last stride:", "Control")
             )
