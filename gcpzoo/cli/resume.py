@@ -75,8 +75,13 @@ def is_finished(folder: Path, checkpoint: Path, evaluate: bool) -> bool:
     return report.get("fit", {}).get("epochs") == epochs and ("test" in report or not evaluate)
 
 
-def check_same(folder: Path, config: Mapping[str, Any]) -> None:
+def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse to go on with a training by a command that would train something else.
+
+    Args:
+        folder: of the run.
+        config: options of this command.
+        defaults: of all options; they stand for what an older version, which wrote the run's file, did not have.
 
     Raises:
         ZooError: if an option differs from that of the run, but for its length, its devices and its output.
@@ -88,9 +93,9 @@ def check_same(folder: Path, config: Mapping[str, Any]) -> None:
         before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValueError, yaml.YAMLError):
         raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
-    now = _flat(config)
+    now, default = _flat(config), _flat(defaults)
     for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
+        old, new = before.get(key, default.get(key)), now.get(key)
         if old != new and not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
             raise ZooError(
                 f"the run in {folder} has {key}={old!r}, this command {new!r}: --resume goes on with the same options; "

@@ -67,12 +67,14 @@ class ZooCLI(LightningCLI):
 
     run_checkpoint: RunCheckpoint | None = None
     trained = finished = False
+    fit_parser: LightningArgumentParser | None = None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         data_modules()  # the parser knows those that are imported by their short names
         return super().init_parser(**{**kwargs, "exit_on_error": True})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.fit_parser = self.fit_parser or parser  # Lightning's first subcommand is fit
         parser.add_argument("--output", type=str | None, default=None, help="folder of the run; default: runs/NAME")
         parser.add_argument(
             "--evaluate", type=bool, default=True, help="after fit, evaluate the final epoch on the test split"
@@ -128,7 +130,8 @@ class ZooCLI(LightningCLI):
         self.ckpt_path = str(find_checkpoint(folder) or "") or None
         if self.ckpt_path or (folder / CONFIG).is_file() or (folder / "metrics.json").is_file():
             asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
-            check_same(folder, asked)
+            assert self.fit_parser
+            check_same(folder, asked, self.fit_parser.get_defaults().as_dict())
             self.save_config_kwargs = {"asked": config.clone()}
         if self.ckpt_path:
             self.trained = is_trained(Path(self.ckpt_path), config.trainer)

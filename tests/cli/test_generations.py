@@ -186,3 +186,11 @@ def test_options_that_do_not_go_with_generations_are_refused(
     assert message in err
     assert not list(tmp_path.glob("*/"))
     assert dict(os.environ).keys() - environment.keys() <= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
+
+
+def test_a_folder_holds_one_training_or_generations_never_both(born: Path, cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(*DIGITS, "--output", born, "--resume")
+    assert (code, "holds generations: say how many, --generations N" in err) == (2, True)
+    code, _, err = cli(*DIGITS, *THREE, "--output", born / "generation-1", "--resume")
+    assert (code, "holds a single training: give another --output" in err) == (2, True)
+    assert not (born / "generation-1" / "generation-1").exists()

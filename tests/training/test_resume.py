@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from run_files import NINE_BATCHES, RANDOM, Moments, Place, assert_same_results, read_checkpoint
 
 from gcpzoo.cli.main import main
@@ -187,6 +188,20 @@ def test_another_option_than_the_runs_is_refused_with_both_values(
     assert code == 2
     assert message in err
     assert moments.seen == []
+
+
+def test_options_that_an_older_version_did_not_have_count_as_their_defaults(
+    whole: SimpleNamespace, left: Path, cli: Cli
+) -> None:
+    config = yaml.safe_load((left / "config.yaml").read_text())
+    del config["generations"], config["model"]["distillation"]
+    (left / "config.yaml").write_text(yaml.safe_dump(config))
+    resume = (*whole.arguments, "--output", "run", "--resume")
+    code, _, err = cli(*resume, "--model.distillation.weight", "0.5")
+    assert code == 2
+    assert "model.distillation.weight=0.9, this command 0.5" in err
+    assert cli(*resume)[0] == 0
+    assert_same_results(whole.run, left)
 
 
 def test_length_and_output_may_change(whole: SimpleNamespace, left: Path, cli: Cli, moments: Moments) -> None:
