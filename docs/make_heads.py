@@ -50,6 +50,9 @@ frame: an optional reduction of C to d channels, the data matrix X (dÃ—M, M = hÂ
 ```python
 head = gcpzoo.heads.create_head("isqrt", in_features=2048, dim=256, iterations=5)   # alone
 model = gcpzoo.create_model("resnet50", head="isqrt", dim=256, head_args={"iterations": 5})
+head(tokens, tokens=True)      # (B, N, C), without a class token
+head(x, weights=w)             # (B, M), how much each position counts; 0: masked, whatever it holds
+head(volume.flatten(2))        # sequences and volumes: flattened to (B, C, M) before
 ```
 
 On a CPU the command line spreads the eigendecompositions of a batch over threads, with the same result;
