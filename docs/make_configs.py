@@ -90,6 +90,8 @@ def control(row: Row) -> str:
         torchvision = "--model.backbone_weights null --model.pretrained_backbone IMAGENET1K_V1"
         options.insert(0, f"--model.backbone_weights {weights}" if weights else torchvision)
     options += [f"--model.{key} null" for key in ("dim", "head_args", "fusion") if model.get(key) is not None]
+    if "lr_factors" in model.get("optimizer", {}):  # rates of the head's parameters
+        options.append("--model.optimizer.lr_factors null")
     return " ".join([*([f"paper/{row.folder}/{given}.yaml"] if given else []), *options])
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, write_predictions
+from gcpzoo.cli.resume import CONFIG
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 from gcpzoo.training import DistillationConfig
@@ -43,8 +45,8 @@ def fit_generations(config: Namespace, argv: Sequence[str], fit: Callable[[Seque
     Raises:
         ZooError: if an option cannot go with several trainings, and whatever ends one of them.
     """
-    _check(config)
     output = output_folder(config, "fit")
+    _check(config, output)
     count = 1 if config.trainer.fast_dev_run else config.generations  # it leaves no checkpoint to learn from
     runs = [output / f"generation-{i}" for i in range(1, count + 1)]
     cli: Any = None
@@ -65,13 +67,23 @@ def fit_generations(config: Namespace, argv: Sequence[str], fit: Callable[[Seque
         print(f"results in {output}")
 
 
-def _check(config: Namespace) -> None:
+def _check(config: Namespace, output: Path) -> None:
     if config.generations < 1:
         raise ZooError(f"generations must be at least 1, got {config.generations}")
     if config.resume and not config.output:
         raise ZooError("--resume with --generations needs the folder of the generations: give --output DIR")
     if config.trainer.enable_checkpointing is False:
         raise ZooError("generations learn from checkpoints: leave out trainer.enable_checkpointing=false")
+    values = config.model.distillation
+    DistillationConfig(**{**values, "teacher": values.teacher or "the generation before"})  # wrong ones fail at once
+    if (output / "generation-2" / CONFIG).is_file():  # it has learned from the first, which must stay as it is
+        begun = yaml.safe_load((output / "generation-1" / CONFIG).read_text(encoding="utf-8"))["trainer"]
+        for key in ("max_epochs", "max_steps"):
+            if begun[key] != config.trainer[key]:
+                raise ZooError(
+                    f"trainer.{key} must stay {begun[key]} in {output}, got {config.trainer[key]}: a generation that "
+                    "has taught cannot be trained on; give another --output"
+                )
 
 
 def _options(config: Namespace, runs: Sequence[Path], i: int) -> list[str]:

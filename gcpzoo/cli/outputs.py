@@ -32,16 +32,16 @@ def output_folder(config: Any, subcommand: str) -> Path:
     if config.get("output"):
         folder = Path(config.output)
         holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
-        several = config.get("generations", 1) != 1
+        several, holds_generations = config.get("generations", 1) != 1, (folder / "generation-1").is_dir()
         if subcommand == "fit" and several and holds_run:
             raise ZooError(f"{str(folder)!r} holds a single training: give another --output for several generations")
-        if subcommand == "fit" and not several and (folder / "generation-1").is_dir():
+        if subcommand == "fit" and not several and holds_generations:
             raise ZooError(
-                f"{str(folder)!r} holds generations: say how many, --generations N, or give another --output"
+                f"{str(folder)!r} holds generations: go on with --generations N, 2 or more, or give another --output"
             )
         if subcommand == "fit" and holds_run and not (config.get("ckpt_path") or config.get("resume")):
             raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
-        if subcommand != "fit" and (folder / "checkpoints").is_dir():
+        if subcommand != "fit" and ((folder / "checkpoints").is_dir() or holds_generations):
             raise ZooError(f"{str(folder)!r} holds a training, whose results stay as they are: give another --output")
         return folder
     path = Path(config.get("ckpt_path") or config.model.checkpoint or "")

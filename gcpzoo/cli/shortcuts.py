@@ -27,7 +27,7 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
     """Write out the short forms that the trainer's commands take, and refuse what cannot work before torch is imported.
 
     ``--model NAME`` becomes ``--model.checkpoint NAME``, and ``--skip-corrupt`` becomes ``--data.on_error skip``.
-    Configs of the package are found by their short path.
+    Configs of the package are found by their short path. They come first, so that options win wherever they stand.
 
     Raises:
         ZooError: if a config or checkpoint file does not exist, or an option has moved: the message gives its new name.
@@ -60,7 +60,22 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
         arguments.append(argument)
     if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
         arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
-    return arguments
+    return _configs_first(arguments)
+
+
+def _configs_first(arguments: Sequence[str]) -> list[str]:
+    """Move config files to the front, behind the command: the parser lets the later of two arguments win.
+
+    >>> _configs_first(["fit", "--model.head", "gap", "--config", "a.yaml"])
+    ['fit', '--config', 'a.yaml', '--model.head', 'gap']
+    """
+    configs: list[str] = []
+    rest: list[str] = []
+    for argument in arguments[1:]:
+        follows = configs[-1:] in (["-c"], ["--config"])
+        is_config = argument in ("-c", "--config") or argument.startswith("--config=")
+        (configs if follows or is_config else rest).append(argument)
+    return [*arguments[:1], *configs, *rest]
 
 
 def _find_config(name: str) -> str:

@@ -54,6 +54,7 @@ class _DistanceCovariance(torch.autograd.Function):
         x, temperature, e = ctx.saved_tensors
         y = _scaled(x, temperature)
         k = _double_centered(grad + grad.mT).div_(e)
+        k.masked_fill_(e <= FLOOR**0.5 * (1 + 1e-6), 0)  # at distance 0, as on the diagonal: large terms that cancel
         dy = torch.baddbmm(k.sum(2)[:, :, None] * y, k, y, alpha=-1)
         by_temperature = 0.5 * (dy * y).sum().reshape(temperature.shape)
         return dy.mul_((0.5 * temperature).exp()), by_temperature

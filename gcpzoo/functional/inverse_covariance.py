@@ -51,8 +51,8 @@ class _Inverse(torch.autograd.Function):
             out = symmetric_product(z, z)
             ctx.save_for_backward(trace, out, a)
             return out / trace
-        w, u = lapack.eigh(a)
-        w = w.double()
+        w, u = lapack.eigh(a.double())  # the polynomial is steep at 0: float32's eigenvalues lose a digit there
+        u = u.to(a.dtype)
         inverse, _ = _inverse_and_slope(w, iterations)
         ctx.save_for_backward(trace, w, u)
         return symmetric_product(u * (inverse[:, None] / trace).to(u.dtype), u.mT)
@@ -143,10 +143,16 @@ def inverse_covariance(x: Tensor, iterations: int = STEPS, jitter: Tensor | floa
 
     Source: Rahman et al., CVPR 2023, the control of its experiments.
     """
-    sigma = covariance(x)
-    silent = _trace(sigma) == 0
+    sigma, silent = covariance(x), _silent(x)
     inverse = newton_schulz_inverse(_or_identity(sigma, silent), iterations, jitter)
     return torch.where(silent, 0, inverse)
+
+
+def _silent(x: Tensor) -> Tensor:
+    """Tell which samples have no variance but that of rounding, ``(B, 1, 1)``."""
+    x = unit_scale(as_matrix(x)).detach()
+    least = (8 * torch.finfo(x.dtype).eps) ** 2 * x.square().mean(2).sum(1)
+    return (centered(x).square().mean(2).sum(1) <= least)[:, None, None]
 
 
 def _or_identity(a: Tensor, silent: Tensor) -> Tensor:
@@ -194,8 +200,7 @@ def sparse_inverse_covariance(
     Source: Rahman et al., CVPR 2023, algorithm 2.
     """
     check_count("steps", steps)
-    sigma = covariance(unit_scale(centered(as_matrix(x))), center=False)
-    silent = _trace(sigma) == 0
+    sigma, silent = covariance(unit_scale(centered(as_matrix(x))), center=False), _silent(x)
     c = _or_identity(sigma / torch.where(silent, 1, _trace(sigma)), silent)
     p = newton_schulz_inverse(c, iterations, jitter)
     for i in range(max(steps - 1, 1)):

@@ -89,16 +89,6 @@ def asinhe(p: Tensor, scale: float = 500.0) -> Tensor:
     return torch.asinh(scale * p)
 
 
-def _power(q: Tensor, n: int) -> Tensor:
-    """Qⁿ by repeated squaring, first digit of n first."""
-    power = q
-    for digit in bin(n)[3:]:
-        power = power @ power
-        if digit == "1":
-            power = power @ q
-    return power
-
-
 def _geometric_sum(q: Tensor, n: int) -> Tensor:
     """I + Q + … + Qⁿ⁻¹ by doubling, S(2k) = S(k) + QᵏS(k), first digit of n first."""
     total, power = torch.eye(q.shape[1], dtype=q.dtype, device=q.device).expand_as(q), q
@@ -112,7 +102,7 @@ def _geometric_sum(q: Tensor, n: int) -> Tensor:
 def maxexp_f(x: Tensor, eta: int = 20) -> Tensor:
     r"""Spectral MaxExp, :math:`I - (I - p)^\eta` of the second moment divided by its trace, by repeated squaring.
 
-    It equals :math:`p\sum_{k<\eta}(I - p)^k` and is evaluated on the smaller side of the features.
+    It is evaluated as :math:`p\sum_{k<\eta}(I - p)^k`, where no digits cancel, on the smaller side of the features.
 
     Args:
         x: features ``(B, d, M)`` or ``(B, d, H, W)``, not centered.
@@ -130,13 +120,9 @@ def maxexp_f(x: Tensor, eta: int = 20) -> Tensor:
     """
     check_count("eta", eta, most=ITERATIONS)
 
-    def rest(a: Tensor) -> Tensor:
-        return torch.eye(a.shape[1], dtype=a.dtype, device=a.device) - a / (trace_or_one(a) + FLOOR)
-
-    def value(a: Tensor) -> Tensor:
-        return torch.eye(a.shape[1], dtype=a.dtype, device=a.device) - _power(rest(a), eta)
-
     def divided(a: Tensor) -> Tensor:
-        return _geometric_sum(rest(a), eta) / (trace_or_one(a) + FLOOR)
+        trace = trace_or_one(a) + FLOOR
+        rest = torch.eye(a.shape[1], dtype=a.dtype, device=a.device) - a / trace
+        return _geometric_sum(rest, eta) / trace
 
-    return symmetric_function(x, value, divided, center=False)
+    return symmetric_function(x, lambda a: a @ divided(a), divided, center=False)

@@ -25,8 +25,8 @@ class Head(nn.Module):
     ``head(x, tokens=True)`` reads tokens ``(B, N, C)`` instead, without a class token. ``head(x, weights=w)`` weighs
     the positions by ``w`` ``(B, M)``, 0 for a masked one, see :func:`~gcpzoo.functional.reweight`; ``bdc`` and
     ``smso``, which know the number of positions, take the sum of the weights for it. The batch normalization of a
-    reduction layer sees all positions in training. A map of another shape, such as a volume ``(B, C, T, h, w)``, is
-    flattened before: ``head(x.flatten(2))`` reads ``(B, C, M)``.
+    reduction layer sees zeros at masked positions in training. A map of another shape, such as a volume
+    ``(B, C, T, h, w)``, is flattened before: ``head(x.flatten(2))`` reads ``(B, C, M)``.
 
     Args:
         in_features: channels of the feature map.
@@ -77,12 +77,13 @@ class Head(nn.Module):
         """
         return self.dim
 
-    def reduce(self, x: Tensor, tokens: bool = False) -> Tensor:
+    def reduce(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
         """Check the shape and the dtype, and reduce the channels.
 
         Args:
             x: ``(B, C, h, w)``, or ``(B, C, M)``, of a floating-point dtype.
             tokens: ``x`` is ``(B, N, C)`` instead.
+            weights: of the positions; where they are 0, the features become 0 before any layer sees them.
 
         Returns:
             ``(B, dim, h, w)``.
@@ -109,6 +110,13 @@ class Head(nn.Module):
             x = x[..., None]
         if not x.is_floating_point():
             raise ZooError(f"{self.name} expects floating-point features, got {x.dtype}")
+        if weights is not None:
+            if weights.numel() != x[:, 0].numel():
+                m = x[0, 0].numel()
+                raise ZooError(
+                    f"weights must be (B, M) = {(len(x), m)}, one for each position, got shape {tuple(weights.shape)}"
+                )
+            x = torch.where(weights.reshape(x[:, :1].shape) > 0, x, 0)
         reduced: Tensor = self.reduction(x)
         return reduced
 
@@ -220,7 +228,7 @@ class SecondOrderHead(Head):
         return self.group_dim * (self.group_dim + 1) // 2
 
     def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
-        x = self.reduce(x, tokens)
+        x = self.reduce(x, tokens, weights)
         if self.recompute and torch.is_grad_enabled():
             out: Tensor = checkpoint(self._represent, x, weights, use_reentrant=False)
             return out

@@ -37,5 +37,5 @@ class GlobalAveragePooling(Head):
     default_dim: ClassVar[int | None] = None
 
     def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
-        x = self.reduce(x, tokens)
+        x = self.reduce(x, tokens, weights)
         return x.mean((2, 3)) if weights is None else reweight(x, weights).mean(2)

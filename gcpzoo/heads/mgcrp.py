@@ -102,7 +102,7 @@ class CrossCovariancePooling(Head):
         return self.heads * self.head_dim**2
 
     def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
-        pairs = self.projection(as_matrix(self.reduce(x, tokens)).mT).mT
+        pairs = self.projection(as_matrix(self.reduce(x, tokens, weights)).mT).mT
         with without_autocast(x):
             pairs = at_least_float32(pairs)
             c = multi_head_cross_covariance(pairs, self.heads, self.mean, self._token_mask(pairs), weights)

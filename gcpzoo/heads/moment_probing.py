@@ -120,7 +120,7 @@ class MomentProbing(Head):
         return (self.heads - 1) * _downsampled(_downsampled(self.head_dim)) ** 2
 
     def forward(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
-        projected = self.projection(as_matrix(self.reduce(x, tokens)).mT)
+        projected = self.projection(as_matrix(self.reduce(x, tokens, weights)).mT)
         with without_autocast(x):
             q = self._split(at_least_float32(projected))
             weight, bias = self._cast(q, self.norm.weight, self.norm.bias)

@@ -187,12 +187,13 @@ class TemporalCovariancePooling(RootHead):
         with torch.random.fork_rng(devices=[]):
             self.attention = TemporalAttention(self.dim, frames) if attention else None
 
-    def reduce(self, x: Tensor, tokens: bool = False) -> Tensor:
+    def reduce(self, x: Tensor, tokens: bool = False, weights: Tensor | None = None) -> Tensor:
         """Reduce the channels of the frames and apply the attention.
 
         Args:
             x: ``(B·T, C, h, w)``, or ``(B·T, C, M)``, of a floating-point dtype.
             tokens: ``x`` is ``(B·T, N, C)`` instead.
+            weights: ``(B, T·M)``, see :meth:`Head.reduce`.
 
         Returns:
             ``(B, dim, T, h·w)``.
@@ -209,7 +210,7 @@ class TemporalCovariancePooling(RootHead):
             raise ZooError(
                 f"tcp with frames={self.frames} expects whole clips, a multiple of {self.frames} maps, got {x.shape[0]}"
             )
-        x = super().reduce(x, tokens)
+        x = super().reduce(x, tokens, weights)
         clips = x.reshape(x.shape[0] // self.frames, self.frames, self.dim, x.shape[2] * x.shape[3])
         if self.attention is not None:
             clips = self.attention(clips)

@@ -190,7 +190,28 @@ def test_options_that_do_not_go_with_generations_are_refused(
 
 def test_a_folder_holds_one_training_or_generations_never_both(born: Path, cli: Cli, tmp_path: Path) -> None:
     code, _, err = cli(*DIGITS, "--output", born, "--resume")
-    assert (code, "holds generations: say how many, --generations N" in err) == (2, True)
+    assert (code, "holds generations: go on with --generations N" in err) == (2, True)
     code, _, err = cli(*DIGITS, *THREE, "--output", born / "generation-1", "--resume")
     assert (code, "holds a single training: give another --output" in err) == (2, True)
     assert not (born / "generation-1" / "generation-1").exists()
+    predictions = (born / "predictions.csv").read_bytes()
+    code, _, err = cli("predict", "--model", born / "generation-1", "--data", "Digits", "--output", born)
+    assert (code, "holds a training, whose results stay as they are" in err) == (2, True)
+    assert (born / "predictions.csv").read_bytes() == predictions
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--model.distillation.weight", "1.5"), "weight must be between 0 and 1, got 1.5"),
+        (("--trainer.max_epochs", "3"), "trainer.max_epochs must stay 2"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_before_the_first_generation_is_touched(
+    option: tuple[str, str], message: str, born: Path, cli: Cli
+) -> None:
+    before = (born / "generation-1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    code, _, err = cli(*DIGITS, *THREE, *option, "--output", born, "--resume")
+    assert code == 2
+    assert message in err
+    assert (born / "generation-1" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import gcpzoo
 from gcpzoo.functional import covariance
@@ -218,3 +219,11 @@ def test_a_model_is_not_evaluated_on_another_number_of_classes(cli: Cli, small_f
     code, _, err = cli("test", *small_fit[1:9], "--model", start)
     assert code == 2
     assert "the data has 3 classes, the model 7: it can only be evaluated on its own" in err
+
+
+def test_options_win_over_a_config_wherever_it_stands(cli: Cli) -> None:
+    options, config = ["--model.head", "gap", "--trainer.max_epochs", "1"], ["--config", "pretrain/digits.yaml"]
+    code, out, err = cli("fit", *options, *config, "--print_config")
+    assert code == 0, err
+    assert yaml.safe_load(out)["model"]["head"] == "gap"
+    assert out == cli("fit", *config, *options, "--print_config")[1]

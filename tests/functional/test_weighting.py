@@ -9,6 +9,7 @@ from module_tester import noise
 
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import covariance, reweight
+from gcpzoo.heads import create_head
 
 
 def test_mean_and_covariance_are_the_weighted_ones_of_numpy() -> None:
@@ -62,3 +63,19 @@ def test_without_center_the_second_moment_is_the_weighted_one_and_zeros_stay_zer
     share = (weights / weights.sum(1, keepdim=True)).double()
     torch.testing.assert_close(covariance(y, center=False), torch.einsum("bip,bp,bjp->bij", x, share, x))
     assert ((y == 0) == (x == 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("isqrt", {"dim": 4}), ("gap", {"dim": 4}), ("mgcrp", {}), ("moment_probing", {})]
+)
+def test_nan_at_a_masked_position_reaches_no_gradient_and_no_running_mean(name: str, arguments: dict) -> None:
+    head = create_head(name, in_features=8, **arguments).train()
+    x = noise(2, 8, 2, 3)
+    x[:, :, 1, 2] = torch.nan
+    x.requires_grad_()
+    weights = torch.ones(2, 6)
+    weights[:, -1] = 0
+    head(x, weights=weights).square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
+    assert all(b.isfinite().all() for b in head.buffers())

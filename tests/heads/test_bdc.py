@@ -118,3 +118,18 @@ def test_it_keeps_one_matrix_beside_the_features() -> None:
         distance_covariance(x, torch.zeros(1, 1, requires_grad=True))
     kept.pop(x.untyped_storage().data_ptr())
     assert sum(kept.values()) <= 4 * (2 * 32 * 32 + 1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+def test_gradients_in_float32_are_those_of_float64_at_any_scale(scale: float) -> None:
+    x = noise(2, 24, 4, 4) * scale
+    x[:, 5] = x[:, 3]  # equal channels
+    cotangent = noise(2, 300, seed=1)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        head = create_head("bdc", in_features=24, positions=16).to(dtype)
+        y = x.detach().to(dtype).requires_grad_()
+        (head(y) * cotangent).sum().backward()
+        found.append((y.grad, head.temperature.grad))
+    for single, double in zip(*found):
+        assert relative(single, double) < 2e-5

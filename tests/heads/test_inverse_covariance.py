@@ -204,3 +204,12 @@ def test_a_second_derivative_is_refused() -> None:
     x = features(2, 8, 3, 3).requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(inverse_covariance(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("head", ["invcov", "isice"])
+def test_a_map_that_is_constant_in_space_gives_zeros(head: str) -> None:
+    x = (torch.arange(1.0, 17) / 10)[None, :, None, None].expand(2, 16, 3, 3).clone().requires_grad_()
+    out = create_head(head, in_features=16)(x)
+    out.sum().backward()
+    assert (out == 0).all()
+    assert (x.grad == 0).all()

@@ -311,6 +311,8 @@ def _check(plan: Plan) -> None:
         for key in ("output", "resume", "ckpt_path"):
             if cell.options.get(key) is not None:
                 raise ZooError(f"{plan.path}: {key} is set by the sweep itself: leave it out")
+        if cell.options.get("generations", 1) not in (None, 1):
+            raise ZooError(f"{plan.path}: {text}: a cell is one training: set generations to 1")
         if plan.search and get(cell.options, "data.init_args.val_on_test"):
             raise ZooError(f"{plan.path}: {text}: a search must not see the test images: leave out data.val_on_test")
         if plan.search and cell.options.get("evaluate") is False:
