@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from head_tester import HeadTester
-from module_tester import Compiles, Exports, ModuleTester, features, golden, noise, our_name, relative
+from module_tester import Compiles, Exports, ModuleTester, NeedsTwoValues, features, golden, noise, our_name, relative
 from torch import Tensor, nn
 
 from gcpzoo.errors import ZooError
@@ -36,21 +36,9 @@ class TestTcp(Compiles, Exports, HeadTester):
     args: ClassVar = {"attention": False}
 
 
-class TestTcpAttention(HeadTester):
+class TestTcpAttention(NeedsTwoValues, HeadTester):
     head = "tcp"
     half_tolerance = (3e-3, 2e-2)  # the attention runs in half precision
-
-    # One value a channel has no batch statistics: torch refuses to train on a single position.
-    def test_gives_finite_values_of_the_promised_shape(self, size: tuple[int, int, int], training: bool) -> None:
-        if training and size == (1, 1, 1):
-            with pytest.raises(ValueError, match="more than 1 value per channel"):
-                self.make().train()(features(1, self.channels, 1, 1))
-        else:
-            super().test_gives_finite_values_of_the_promised_shape(size, training)
-
-    test_gives_finite_values_of_the_promised_shape.pytestmark = (
-        ModuleTester.test_gives_finite_values_of_the_promised_shape.pytestmark
-    )
 
     def test_a_masked_position_is_left_out_whatever_it_holds(self) -> None:
         with pytest.raises(ZooError, match="create it with attention=False"):
