@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
-from gcpzoo.cli.resume import CONFIG, check_same, find_checkpoint, is_finished, is_trained
+from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
@@ -35,6 +35,7 @@ from gcpzoo.paths import replacing
 from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport, TestPredictions
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
+from gcpzoo.training.options import CONFIG
 from gcpzoo.training.predictions import gather_in_order
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.experiments.report.collect import Training
+from gcpzoo.experiments.report.trainings import Training
 from gcpzoo.experiments.statistics import (
     Estimate,
     bootstrap_images,
