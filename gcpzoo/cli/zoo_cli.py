@@ -23,9 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
-from gcpzoo.cli.parser import data_modules
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
+from gcpzoo.data.modules import data_modules
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
