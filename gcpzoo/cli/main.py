@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
@@ -41,13 +42,20 @@ EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """The parser of a command, whose mistakes are one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"{message} (see {self.prog} --help)")
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands; LightningCLI parses the options of fit, validate and test by itself.
 
     >>> parser().parse_args(["list", "resnet18_*"]).pattern
     'resnet18_*'
     """
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "gcpzoo",
         description="A model zoo for global covariance pooling.",
         epilog="Every command explains itself: gcpzoo COMMAND --help",
