@@ -74,7 +74,7 @@ def _control(model: Any) -> Any:
     """Build the same network with global average pooling, without a reduction layer."""
     from gcpzoo.models.gcpnet import create_model
 
-    own = {"head": "gap", "dim": None, "head_args": {}, "hidden": [], "fusion": None}
+    own: dict[str, Any] = {"head": "gap", "dim": None, "head_args": {}, "hidden": [], "fusion": None}
     return create_model(**{**model.config, **own})
 
 
