@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
+from gcpzoo.cli.help import add_examples, short_help
 from gcpzoo.cli.process import set_up_process
 from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
 from gcpzoo.errors import ZooError
@@ -36,6 +37,7 @@ COMMANDS = (
     "sweep",
     "report",
     "probe",
+    "benchmark",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
@@ -66,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
         subparsers.add_parser(name, help=text, add_help=False)
     for name in COMMANDS:
         importlib.import_module(f"gcpzoo.cli.{name}").add_parser(subparsers)
+    for name, command in subparsers.choices.items():
+        add_examples(name, command)
     return top
 
 
@@ -77,6 +81,9 @@ def run(argv: Sequence[str]) -> int:
     ...
     0
     """
+    if _asks_for_short_help(argv):
+        print(short_help(argv[0], TRAINER_COMMANDS[argv[0]]))
+        return 0
     if argv and (argv[0] in TRAINER_COMMANDS or (argv[0] == "predict" and is_on_data(argv))):
         arguments = expand_shortcuts(argv)
         from gcpzoo.cli.training import train
@@ -86,6 +93,10 @@ def run(argv: Sequence[str]) -> int:
     args.run_command = run  # the demo runs other commands
     code: int | None = args.handler(args)
     return code or 0
+
+
+def _asks_for_short_help(argv: Sequence[str]) -> bool:
+    return bool(argv) and argv[0] in TRAINER_COMMANDS and not {"-h", "--help"}.isdisjoint(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
-        if argv[:1] and argv[0] not in TRAINER_COMMANDS and any(isinstance(c, BrokenPipeError) for c in causes(error)):
+        prints_only = (argv[:1] and argv[0] not in TRAINER_COMMANDS) or _asks_for_short_help(argv)
+        if prints_only and any(isinstance(c, BrokenPipeError) for c in causes(error)):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit has nothing to flush
             return 0  # the reader has seen enough, as in gcpzoo list | head
         return _explain(error)

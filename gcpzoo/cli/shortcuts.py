@@ -11,6 +11,8 @@ from gcpzoo.training.configs import find_config, read_config
 from gcpzoo.training.former_names import CONFIG_SUFFIXES, refuse_former_names
 
 SKIP_CORRUPT = "--skip-corrupt"
+HELP_ALL = "--help-all"
+"""Asks for the parser's help page; :mod:`gcpzoo.cli.help` answers --help."""
 
 
 def is_on_data(argv: Sequence[str]) -> bool:
@@ -57,6 +59,7 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
         if path.endswith(CONFIG_SUFFIXES) and Path(path).is_file():  # a file, not the attribute yaml of a module
             argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
+    arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
     if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
         arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
     return _configs_first(arguments)
