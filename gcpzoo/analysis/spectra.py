@@ -130,7 +130,7 @@ SPECTRUM = Measurement(
     _spectrum,
     _draw_spectrum,
     "Eigenvalues of the covariance and of the matrix that the head makes of it, in float64, averaged over images after "
-    "dividing by the largest. Topic of Li et al., ICCV 2017, and Wang et al., TPAMI 2023: the root evens out a steep "
+    "dividing by the largest. Topic of Li et al., ICCV 2017: the root evens out a steep "
     "spectrum",
 )
 CONDITIONING = Measurement(
