@@ -145,9 +145,7 @@ def weight_surface(
     """
     _module(model, part)
     inside = f"{part}." if part else ""
-    origin = {
-        name: p.detach().to(dtype, copy=True) for name, p in model.named_parameters() if name.startswith(inside)
-    }
+    origin = {name: p.detach().to(dtype, copy=True) for name, p in model.named_parameters() if name.startswith(inside)}
     if not origin:
         raise ZooError(f"the module {part!r} has no weights; name another one")
 
