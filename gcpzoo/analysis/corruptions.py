@@ -20,6 +20,8 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import Preprocessing
@@ -32,6 +34,7 @@ STANDARD = (
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """Four more, which the paper keeps for validation."""
 SEVERITIES = (1, 2, 3, 4, 5)
+IMAGES = 100
 CLEAN = "none"
 SALT_AND_PEPPER = (0.03, 0.06, 0.09, 0.17, 0.27)
 LEAST_SIDE = 8
@@ -230,3 +233,72 @@ def _percent(ours: float, theirs: float) -> float | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _corruptions(subject: Subject) -> list[Row]:
+    pixels = list(subject.pixels("test", subject.images or IMAGES))
+    names = (*STANDARD, *EXTRA) if subject.extra_corruptions else STANDARD
+    networks = dict(subject.networks())
+    found = corrupted_accuracy(
+        networks, pixels, subject.data.preprocessing, names, subject.severities, subject.seed
+    )
+    rows: list[Row] = [
+        {
+            "model": a.model,
+            "corruption": a.corruption,
+            "severity": a.severity,
+            "images": a.images,
+            "top1": a.right / a.images,
+            "error_to_control": None,
+            "relative_error_to_control": None,
+        }
+        for a in found
+    ]
+    if subject.control is not None:
+        ours, control = ([a for a in found if a.model == name] for name in networks)
+        empty = {"severity": None, "images": ours[0].images, "top1": None}
+        counted = [a for a in ours if a.corruption not in EXTRA], [a for a in control if a.corruption not in EXTRA]
+        rows += [
+            {
+                "model": subject.name,
+                "corruption": e.corruption,
+                **empty,
+                "error_to_control": e.error,
+                "relative_error_to_control": e.relative,
+            }
+            for e in corruption_errors(*counted)
+        ]
+    return rows
+
+
+def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    figure, (left, right) = new_figure(10, 4.4, 2)
+    measured = [row for row in rows if row["top1"] is not None]
+    names = list(dict.fromkeys(row["corruption"] for row in measured if row["corruption"] != CLEAN))
+    for i, model in enumerate(dict.fromkeys(row["model"] for row in measured)):
+        of: dict[Any, list[float]] = {}
+        for row in (row for row in measured if row["model"] == model):
+            of.setdefault(row["severity"], []).append(100 * row["top1"])
+            of.setdefault(row["corruption"], []).append(100 * row["top1"])
+        severities = sorted(key for key in of if isinstance(key, int))
+        label, look = printable_name(model), series(i)
+        left.plot(severities, [float(np.mean(of[s])) for s in severities], label=label, markersize=4, **look)
+        means = [float(np.mean(of[name])) for name in names]
+        right.plot(means, range(len(names)), **{**look, "linestyle": "none"}, markersize=5)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.set(xlabel="severity (0: images as they are)", ylabel="top-1, mean over corruptions (%)")
+    right.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    right.invert_yaxis()
+    right.set(xlabel="top-1, mean over severities (%)")
+    draw_legend(left)
+    return figure
+
+
+CORRUPTIONS = Measurement(
+    "corruptions",
+    _corruptions,
+    _draw,
+    "Accuracy on the corruptions of ImageNet-C and mean corruption error relative to the control (Hendrycks & "
+    "Dietterich, ICLR 2019; Wang et al., CVPR 2020, table 4, which divides by AlexNet's errors)",
+    needs="corrupt_tta",
+)

@@ -2,20 +2,33 @@ r"""How the loss and its gradient change along the gradient: Lipschitzness, pred
 
 Santurkar et al., "How Does Batch Normalization Help Optimization?", NeurIPS 2018, introduced the probe. Wang et al.,
 "What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective", CVPR 2020, and its extension in
-TPAMI 2023 compare covariance with average pooling by it: there the point is not the weights but the activations that
-the stem gives for a batch, which move **up** the gradient, in the authors' released code by 50 even steps from 0.1 to 75
-(ResNet-18; the learning rate and 750 times it) or 0.045 to 1.5 (MobileNetV2) of the mean loss of 256 images, at every
-500th or 1,000th training step and with batch statistics.
+TPAMI 2023 compare covariance with average pooling by it. Their released code does not move the weights but the
+activations that the stem gives for a batch, and **up** the gradient: by 50 even steps from 0.1 to 75 (ResNet-18; the
+learning rate and 750 times it) or 0.045 to 1.5 (MobileNetV2), of the mean loss of 256 images, at every 500th or 1,000th
+training step, with batch statistics. Here batch norm keeps its running ones unless a surface is told otherwise.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
-from gcpzoo.analysis.surface import Surface, move, norm
+import numpy as np
+
+from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.surface import Surface, activation_surface, move, norm, stem, weight_surface
 from gcpzoo.errors import ZooError
+
+IMAGES = 32
+STEM_STEPS = tuple(-float(step) for step in np.linspace(0.1, 75, 10))
+"""The range of the papers' released code for ResNet-18, of the mean loss of 256 images; up the gradient."""
+STEM_IMAGES = 256
+WEIGHT_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Around the learning rates of the zoo's recipes, down the gradient as SGD."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +129,73 @@ def summarize_steps(steps: Sequence[GradientStep]) -> GradientSummary:
         max(s.change for s in moved),
         max(ratios, default=None),
     )
+
+
+def _gradients(subject: Subject) -> list[Row]:
+    rows: list[Row] = []
+    batches = list(subject.batches(subject.loss_split(), subject.images or IMAGES))
+    images = sum(len(labels) for _, labels in batches)
+    stem_steps = [step * images / STEM_IMAGES for step in STEM_STEPS]  # so that each image moves as far as in a batch
+    for about, model in subject.through_training():
+        surfaces = [("weights", weight_surface(model, batches), WEIGHT_STEPS)]
+        if (path := _stem(model)) is not None:
+            surfaces.insert(0, (f"output of {path}", activation_surface(model, batches, path), stem_steps))
+        for point, surface, steps in surfaces:
+            for found in along_gradient(surface, steps):
+                values = asdict(found)
+                about_point = {**about, "images": images, "point": point, "eta": values.pop("step")}
+                rows.append({**about_point, **values})
+    return rows
+
+
+def _stem(model: Any) -> str | None:
+    try:
+        return stem(model)
+    except ZooError:  # a backbone whose stem is not clear is measured by its weights alone
+        return None
+
+
+def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    points = list(dict.fromkeys(row["point"] for row in rows))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    through = len({row["epoch"] for row in rows if row["epoch"] is not None}) > 1
+    figure, axes = new_figure(3.6 * 2 * len(points), 3.4, 2 * len(points))
+    labels = {"loss": "loss along the gradient", "change": "change of the gradient (ℓ2)"}
+    for axis, (point, key) in zip(axes, product(points, labels)):
+        for i, name in enumerate(models):
+            mine = [row for row in rows if row["model"] == name and row["point"] == point]
+            if through:
+                _draw_bands(axis, mine, key, i)
+            elif mine:
+                x, y = zip(*sorted((row["eta"], row[key]) for row in mine))
+                axis.plot(x, y, label=printable_name(name), markersize=4, **series(i))
+        axis.set(xlabel="epoch" if through else "step size η", ylabel=labels[key], title=printable_name(point))
+    draw_legend(axes[0])
+    return figure
+
+
+def _draw_bands(axis: Any, rows: Sequence[Mapping[str, Any]], key: str, i: int) -> None:
+    """Shade the range of a value over the steps from each checkpoint; a network of no known epoch is a level band."""
+    ranges: dict[float, list[float]] = {}
+    for row in rows:
+        if row["eta"]:
+            ranges.setdefault(math.nan if row["epoch"] is None else row["epoch"], []).append(row[key])
+    if not ranges:
+        return
+    epochs = sorted(ranges)
+    low, high = ([f(ranges[epoch]) for epoch in epochs] for f in (min, max))
+    look, label = series(i), printable_name(rows[0]["model"])
+    if len(epochs) == 1 and math.isnan(epochs[0]):
+        axis.axhspan(low[0], high[0], color=look["color"], alpha=0.2, label=label)
+        return
+    axis.fill_between(epochs, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    axis.plot(epochs, high, label=label, markersize=4, **look)
+
+
+GRADIENTS = Measurement(
+    "gradients",
+    _gradients,
+    _draw,
+    "Loss and change of the gradient along the gradient: Lipschitzness and predictiveness (Wang et al., CVPR 2020, "
+    "figure 2, by the activations after the stem; Santurkar et al., NeurIPS 2018, figure 4, by the weights)",
+)

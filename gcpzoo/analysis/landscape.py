@@ -7,14 +7,24 @@ direction whose filters have the norms of the network's own does not change with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from gcpzoo.analysis.surface import Point, Surface, move
+from gcpzoo.analysis.figures import TEXT, draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.surface import Point, Surface, move, weight_surface
+from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError
+
+IMAGES = 32
+DIRECTIONS = 2
+LINE = tuple(float(a) for a in np.linspace(-1, 1, 21).round(6))
+PLANE = tuple(float(a) for a in np.linspace(-1, 1, 7).round(6))
 
 
 def filter_norms(tensor: Tensor) -> Tensor:
@@ -117,3 +127,49 @@ def _crossing(above: Callable[[float], float], end: float, points: int, margin: 
             return float(brentq(above, inner, outer, xtol=margin))
         inner = outer
     return None
+
+
+def _landscape(subject: Subject) -> list[Row]:
+    rows: list[Row] = []
+    batches = list(subject.batches(subject.loss_split(), subject.images or IMAGES))
+    for name, model in subject.networks():
+        surface = weight_surface(model, batches)
+        directions = [filter_direction(surface.origin, derived_seed(subject.seed, k)) for k in range(DIRECTIONS)]
+        base = {"model": name, "images": sum(len(labels) for _, labels in batches)}
+        empty = {"direction": None, "a": None, "b": None, "loss": None, "width": None}
+        for k, direction in enumerate(directions):
+            line = loss_along(surface, direction, LINE)
+            about = {**base, "kind": "line", **empty, "direction": k}
+            rows += [{**about, "a": a, "loss": loss} for a, loss in zip(LINE, line)]
+            rows.append({**about, "kind": "width at twice the loss", "width": width(surface, direction)})
+        plane = loss_plane(surface, directions[0], directions[1], PLANE)
+        about = {**base, "kind": "plane", **empty}
+        rows += [{**about, "a": a, "b": b, "loss": loss} for a, part in zip(PLANE, plane) for b, loss in zip(PLANE, part)]
+    return rows
+
+
+def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = new_figure(4.2 * (1 + len(models)), 3.6, 1 + len(models))
+    for i, name in enumerate(models):
+        for k in range(DIRECTIONS):
+            mine = [r for r in rows if r["model"] == name and r["kind"] == "line" and r["direction"] == k]
+            label = {"label": printable_name(name)} if not k else {}
+            axes[0].semilogy([r["a"] for r in mine], [r["loss"] for r in mine], markersize=3, **label, **series(i))
+        plane = [r["loss"] for r in rows if r["model"] == name and r["kind"] == "plane"]
+        heights = np.log10(np.maximum(np.reshape(plane, (len(PLANE), len(PLANE))), 1e-9)).T
+        lines = axes[1 + i].contour(PLANE, PLANE, heights, levels=8, colors=TEXT, linewidths=0.8)
+        axes[1 + i].clabel(lines, fontsize=7, colors=TEXT)
+        axes[1 + i].set(xlabel="direction 0", ylabel="direction 1", title=f"log10 loss, {printable_name(name)}")
+    axes[0].set(xlabel="along a filter-normalized direction", ylabel="loss")
+    draw_legend(axes[0])
+    return figure
+
+
+LANDSCAPE = Measurement(
+    "landscape",
+    _landscape,
+    _draw,
+    "Loss along one and two random directions with the norms of the network's filters, batch norm as it is (Li et al., "
+    "NeurIPS 2018, figures 1 and 2); for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
+)

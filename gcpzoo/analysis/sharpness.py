@@ -11,13 +11,21 @@ it is the sharpness of Foret et al., "Sharpness-Aware Minimization", ICLR 2021.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
 from gcpzoo.analysis.landscape import filter_norms
-from gcpzoo.analysis.surface import Point, Surface, dot, move, norm
+from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.surface import Point, Surface, dot, move, norm, weight_surface
 from gcpzoo.errors import ZooError, unknown_name
+
+IMAGES = 32
+RHOS = (0.05, 0.1, 0.2, 0.5)
+RISE, CURVATURE = "adaptive sharpness", "largest eigenvalue of the Hessian"
 
 RADII = ("filter", "element", "plain")
 RELATIVE_STEP = 1e-9
@@ -60,8 +68,8 @@ def adaptive_sharpness(
 
     Each step goes to the point of the sphere where the loss's linear approximation is largest,
     :math:`\epsilon \leftarrow \rho\,T^2 g / \lVert T g\rVert_2` with g the gradient at θ + ε. The first is ASAM's own;
-    on a convex loss each further one can only rise. The highest loss counts: a lower bound of the maximum, infinite where
-    the loss overflows.
+    on a convex loss each further one can only rise. The highest loss counts: a lower bound of the maximum, infinite
+    where the loss overflows.
 
     Args:
         surface: of weights.
@@ -184,3 +192,42 @@ def _product(surface: Surface, v: Point, double_backward: bool) -> Point:
     _, plus = surface.gradient(move(surface.origin, v, h))
     _, minus = surface.gradient(move(surface.origin, v, -h))
     return {name: (plus[name] - minus[name]) / (2 * h) for name in plus}
+
+
+def _sharpness(subject: Subject) -> list[Row]:
+    rows: list[Row] = []
+    batches = list(subject.batches(subject.loss_split(), subject.images or IMAGES))
+    for name, model in subject.networks():
+        base = {"model": name, "images": sum(len(labels) for _, labels in batches)}
+        surface = weight_surface(model, batches)
+        for rho in RHOS:
+            value = adaptive_sharpness(surface, rho, seed=subject.seed)
+            rows.append({**base, "measure": RISE, "rho": rho, "value": value, "residual": None})
+        found = largest_curvature(weight_surface(model, batches, dtype=torch.float64), seed=subject.seed)
+        about = {**base, "measure": CURVATURE, "rho": None}
+        rows.append({**about, "value": found.eigenvalue, "residual": found.residual})
+    return rows
+
+
+def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    figure, (left, right) = new_figure(8, 3.4, 2)
+    for i, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
+        mine = [row for row in rows if row["model"] == name]
+        x, y = zip(*((row["rho"], row["value"]) for row in mine if row["measure"] == RISE))
+        left.plot(x, y, label=printable_name(name), markersize=4, **series(i))
+        values = [row["value"] for row in mine if row["measure"] == CURVATURE]
+        right.plot([printable_name(name)] * len(values), values, markersize=7, **series(i))
+    left.set(xlabel="adaptive radius ρ", ylabel="largest rise of the loss")
+    right.set(ylabel="largest eigenvalue of the Hessian")
+    right.margins(x=0.5)
+    draw_legend(left)
+    return figure
+
+
+SHARPNESS = Measurement(
+    "sharpness",
+    _sharpness,
+    _draw,
+    "Largest rise of the loss within a filter-wise adaptive radius (Kwon et al., ICML 2021) and largest eigenvalue of "
+    "the Hessian; for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
+)

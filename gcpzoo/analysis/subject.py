@@ -55,6 +55,8 @@ class Subject:
         precision: that networks compute in, where a measurement does not choose another.
         history: one row of logged values for each epoch, where the network is a run of ``gcpzoo fit``.
         snapshots: checkpoints that the run kept, by steps.
+        severities: of the corruptions, 1 to 5.
+        extra_corruptions: also measure the four that the mean does not count.
 
     >>> from gcpzoo.data import Digits
     >>> from gcpzoo.models import create_model
@@ -76,6 +78,8 @@ class Subject:
     precision: torch.dtype = torch.float32
     history: Sequence[Mapping[str, Any]] = ()
     snapshots: Sequence[Snapshot] = ()
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    extra_corruptions: bool = False
     _kept: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
