@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.analysis import figures
+from gcpzoo.analysis.confidence import CALIBRATION
+from gcpzoo.analysis.root_errors import ROOTS
 from gcpzoo.analysis.spectra import CONDITIONING, SPECTRUM
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import replacing
 
-MEASUREMENTS: dict[str, Measurement] = {m.name: m for m in (SPECTRUM, CONDITIONING)}
+MEASUREMENTS: dict[str, Measurement] = {m.name: m for m in (SPECTRUM, CONDITIONING, ROOTS, CALIBRATION)}
 """All measurements, in the order in which they run."""
 ABOUT = "about.json"
 

@@ -14,10 +14,13 @@ from torch import Tensor
 from gcpzoo.data.base import ImageDataModule
 from gcpzoo.data.loading import EpochSampler, Images, derived_seed, load
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 
 Row = dict[str, Any]
 """A row of a table: column → text, whole number or float. Rows of several networks have a column ``model``."""
+NOT_SNAPSHOTS = ("last.ckpt", "former.ckpt")
+"""What every run keeps: its last checkpoint, which is the network itself, and the one before."""
 KEPT = 1024
 """Most images of a split that stay in memory, so that later measurements need not read them again."""
 
@@ -38,6 +41,29 @@ class Snapshot:
     epoch: int
     step: int
     path: Path
+
+
+def find_snapshots(run: str | Path) -> list[Snapshot]:
+    """Find the checkpoints that a run of ``gcpzoo fit`` kept beside the last one, by steps.
+
+    A run keeps them where ``trainer.callbacks`` has Lightning's ``ModelCheckpoint`` with ``save_top_k: -1``.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        ZooError: if one of them is damaged.
+
+    >>> find_snapshots("/nowhere")
+    []
+    """
+    found: dict[int, Snapshot] = {}
+    for path in sorted(Path(run).rglob("*.ckpt")):
+        if path.name not in NOT_SNAPSHOTS:
+            kept = read_run_checkpoint(path)
+            if kept.epoch is not None and kept.step is not None:
+                found.setdefault(kept.step, Snapshot(kept.epoch, kept.step, path))
+    return [found[step] for step in sorted(found)]
 
 
 @dataclass

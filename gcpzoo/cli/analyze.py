@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Load the networks and their images; say what was loaded."""
     from gcpzoo import __version__
-    from gcpzoo.analysis.subject import Subject
+    from gcpzoo.analysis.subject import Subject, find_snapshots
     from gcpzoo.experiments.sweep.process import code_version
     from gcpzoo.hub.loading import load_stored
     from gcpzoo.training.run_report import hardware
@@ -74,6 +74,7 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         seed=args.seed,
         images=args.images,
         history=report.get("fit", {}).get("history", []),
+        snapshots=find_snapshots(args.model) if report else [],
     )
     about = {
         "format": FORMAT,
