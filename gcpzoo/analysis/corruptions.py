@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.style import add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError, unknown_name
@@ -239,9 +239,7 @@ def _corruptions(subject: Subject) -> list[Row]:
     pixels = list(subject.pixels("test", subject.images or IMAGES))
     names = (*STANDARD, *EXTRA) if subject.extra_corruptions else STANDARD
     networks = dict(subject.networks())
-    found = corrupted_accuracy(
-        networks, pixels, subject.data.preprocessing, names, subject.severities, subject.seed
-    )
+    found = corrupted_accuracy(networks, pixels, subject.data.preprocessing, names, subject.severities, subject.seed)
     rows: list[Row] = [
         {
             "model": a.model,
@@ -281,7 +279,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             of.setdefault(row["severity"], []).append(100 * row["top1"])
             of.setdefault(row["corruption"], []).append(100 * row["top1"])
         severities = sorted(key for key in of if isinstance(key, int))
-        label, look = printable_name(model), series(i)
+        label, look = plain(model), series(i)
         left.plot(severities, [float(np.mean(of[s])) for s in severities], label=label, markersize=4, **look)
         means = [float(np.mean(of[name])) for name in names]
         right.plot(means, range(len(names)), **{**look, "linestyle": "none"}, markersize=5)
@@ -290,7 +288,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     right.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     right.invert_yaxis()
     right.set(xlabel="top-1, mean over severities (%)")
-    draw_legend(left)
+    add_legend(left)
     return figure
 
 

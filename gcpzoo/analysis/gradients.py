@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.style import add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.analysis.surface import Surface, activation_surface, move, norm, stem, weight_surface
 from gcpzoo.errors import ZooError
@@ -168,9 +168,9 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
                 _draw_bands(axis, mine, key, i)
             elif mine:
                 x, y = zip(*sorted((row["eta"], row[key]) for row in mine))
-                axis.plot(x, y, label=printable_name(name), markersize=4, **series(i))
-        axis.set(xlabel="epoch" if through else "step size η", ylabel=labels[key], title=printable_name(point))
-    draw_legend(axes[0])
+                axis.plot(x, y, label=plain(name), markersize=4, **series(i))
+        axis.set(xlabel="epoch" if through else "step size η", ylabel=labels[key], title=plain(point))
+    add_legend(axes[0])
     return figure
 
 
@@ -184,7 +184,7 @@ def _draw_bands(axis: Any, rows: Sequence[Mapping[str, Any]], key: str, i: int) 
         return
     epochs = sorted(ranges)
     low, high = ([f(ranges[epoch]) for epoch in epochs] for f in (min, max))
-    look, label = series(i), printable_name(rows[0]["model"])
+    look, label = series(i), plain(rows[0]["model"])
     if len(epochs) == 1 and math.isnan(epochs[0]):
         axis.axhspan(low[0], high[0], color=look["color"], alpha=0.2, label=label)
         return

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from gcpzoo.analysis.figures import TEXT, draw_legend, new_figure, printable_name, series
+from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.analysis.surface import Point, Surface, move, weight_surface
 from gcpzoo.data.loading import derived_seed
@@ -144,7 +144,9 @@ def _landscape(subject: Subject) -> list[Row]:
             rows.append({**about, "kind": "width at twice the loss", "width": width(surface, direction)})
         plane = loss_plane(surface, directions[0], directions[1], PLANE)
         about = {**base, "kind": "plane", **empty}
-        rows += [{**about, "a": a, "b": b, "loss": loss} for a, part in zip(PLANE, plane) for b, loss in zip(PLANE, part)]
+        rows += [
+            {**about, "a": a, "b": b, "loss": loss} for a, part in zip(PLANE, plane) for b, loss in zip(PLANE, part)
+        ]
     return rows
 
 
@@ -154,15 +156,15 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     for i, name in enumerate(models):
         for k in range(DIRECTIONS):
             mine = [r for r in rows if r["model"] == name and r["kind"] == "line" and r["direction"] == k]
-            label = {"label": printable_name(name)} if not k else {}
+            label = {"label": plain(name)} if not k else {}
             axes[0].semilogy([r["a"] for r in mine], [r["loss"] for r in mine], markersize=3, **label, **series(i))
         plane = [r["loss"] for r in rows if r["model"] == name and r["kind"] == "plane"]
         heights = np.log10(np.maximum(np.reshape(plane, (len(PLANE), len(PLANE))), 1e-9)).T
         lines = axes[1 + i].contour(PLANE, PLANE, heights, levels=8, colors=TEXT, linewidths=0.8)
         axes[1 + i].clabel(lines, fontsize=7, colors=TEXT)
-        axes[1 + i].set(xlabel="direction 0", ylabel="direction 1", title=f"log10 loss, {printable_name(name)}")
+        axes[1 + i].set(xlabel="direction 0", ylabel="direction 1", title=f"log10 loss, {plain(name)}")
     axes[0].set(xlabel="along a filter-normalized direction", ylabel="loss")
-    draw_legend(axes[0])
+    add_legend(axes[0])
     return figure
 
 

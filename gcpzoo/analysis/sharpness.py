@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from gcpzoo.analysis.figures import draw_legend, new_figure, printable_name, series
 from gcpzoo.analysis.landscape import filter_norms
+from gcpzoo.analysis.style import add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.analysis.surface import Point, Surface, dot, move, norm, weight_surface
 from gcpzoo.errors import ZooError, unknown_name
@@ -214,13 +214,13 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     for i, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
         mine = [row for row in rows if row["model"] == name]
         x, y = zip(*((row["rho"], row["value"]) for row in mine if row["measure"] == RISE))
-        left.plot(x, y, label=printable_name(name), markersize=4, **series(i))
+        left.plot(x, y, label=plain(name), markersize=4, **series(i))
         values = [row["value"] for row in mine if row["measure"] == CURVATURE]
-        right.plot([printable_name(name)] * len(values), values, markersize=7, **series(i))
+        right.plot([plain(name)] * len(values), values, markersize=7, **series(i))
     left.set(xlabel="adaptive radius ρ", ylabel="largest rise of the loss")
     right.set(ylabel="largest eigenvalue of the Hessian")
     right.margins(x=0.5)
-    draw_legend(left)
+    add_legend(left)
     return figure
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from gcpzoo.data.base import ImageDataModule
 from gcpzoo.data.loading import EpochSampler, Images, derived_seed, load
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.loading import load_task_checkpoint
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 
@@ -123,6 +124,19 @@ class Subject:
         if self.control is not None:
             yield self.control_name or "control", self.control
 
+    def through_training(self) -> Iterator[tuple[Row, GCPNet]]:
+        """Give the run's checkpoints, the network and the control, each with the columns ``model`` to ``step``."""
+        for kept in self.snapshots:
+            about = {"model": self.name, "source": "checkpoint", "epoch": kept.epoch, "step": kept.step}
+            yield about, load_task_checkpoint(kept.path)
+        last = max((row["epoch"] for row in self.history if "epoch" in row), default=None)
+        for name, model in self.networks():
+            yield {"model": name, "source": "final", "epoch": None if name != self.name else last, "step": None}, model
+
+    def loss_split(self) -> str:
+        """Name the split whose loss was minimized: ``train``, or ``test`` where the data have no training images."""
+        return "train" if self.has("train") else "test"
+
     def has(self, split: str) -> bool:
         """Say whether the data set has a split."""
         try:
@@ -173,6 +187,7 @@ class Measurement:
         run: measures, and gives the rows of the table; the same columns in each. No rows: it does not apply.
         draw: the rows' figure, made by :func:`gcpzoo.analysis.figures.new_figure`.
         corresponds_to: what it shows, and the paper with the figure or table that it corresponds to.
+        needs: a module that only an extra of the package installs.
 
     >>> Measurement("depth", lambda subject: [], lambda rows: None, "how deep a network is").name
     'depth'
@@ -182,3 +197,4 @@ class Measurement:
     run: Callable[[Subject], list[Row]]
     draw: Callable[[Sequence[Mapping[str, Any]]], Any]
     corresponds_to: str
+    needs: str | None = None
