@@ -58,7 +58,7 @@ def corrupt(image: Tensor, corruption: str, severity: int, seed: int = 0) -> Ten
 
     >>> image = torch.full((3, 16, 24), 100, dtype=torch.uint8)
     >>> corrupt(image, "brightness", severity=5)[:, 0, 0]
-    tensor([227, 227, 227], dtype=torch.uint8)
+    tensor([228, 228, 228], dtype=torch.uint8)
     """
     if corruption not in (*STANDARD, *EXTRA):
         raise unknown_name("corruption", corruption, (*STANDARD, *EXTRA))
