@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn.functional import cross_entropy
