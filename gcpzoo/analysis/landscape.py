@@ -22,7 +22,7 @@ from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError
 
 IMAGES = 32
-DIRECTIONS = 2
+DIRECTIONS, WIDTH_POINTS = 2, 10
 LINE = tuple(float(a) for a in np.linspace(-1, 1, 21).round(6))
 PLANE = tuple(float(a) for a in np.linspace(-1, 1, 7).round(6))
 
@@ -141,7 +141,9 @@ def _landscape(subject: Subject) -> list[Row]:
             line = loss_along(surface, direction, LINE)
             about = {**base, "kind": "line", **empty, "direction": k}
             rows += [{**about, "a": a, "loss": loss} for a, loss in zip(LINE, line)]
-            rows.append({**about, "kind": "width at twice the loss", "width": width(surface, direction)})
+            rows.append(
+                {**about, "kind": "width at twice the loss", "width": width(surface, direction, points=WIDTH_POINTS)}
+            )
         plane = loss_plane(surface, directions[0], directions[1], PLANE)
         about = {**base, "kind": "plane", **empty}
         rows += [

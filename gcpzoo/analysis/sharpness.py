@@ -25,6 +25,7 @@ from gcpzoo.errors import ZooError, unknown_name
 
 IMAGES = 32
 RHOS = (0.05, 0.1, 0.2, 0.5)
+STEPS, ITERATIONS = 5, 20
 RISE, CURVATURE = "adaptive sharpness", "largest eigenvalue of the Hessian"
 
 RADII = ("filter", "element", "plain")
@@ -201,9 +202,9 @@ def _sharpness(subject: Subject) -> list[Row]:
         base = {"model": name, "images": sum(len(labels) for _, labels in batches)}
         surface = weight_surface(model, batches)
         for rho in RHOS:
-            value = adaptive_sharpness(surface, rho, seed=subject.seed)
+            value = adaptive_sharpness(surface, rho, steps=STEPS, seed=subject.seed)
             rows.append({**base, "measure": RISE, "rho": rho, "value": value, "residual": None})
-        found = largest_curvature(weight_surface(model, batches, dtype=torch.float64), seed=subject.seed)
+        found = largest_curvature(weight_surface(model, batches, dtype=torch.float64), ITERATIONS, seed=subject.seed)
         about = {**base, "measure": CURVATURE, "rho": None}
         rows.append({**about, "value": found.eigenvalue, "residual": found.residual})
     return rows

@@ -47,7 +47,7 @@ def test_the_loss_and_its_gradient_are_the_networks_own_over_batches_of_any_size
     x, y = (torch.cat(parts) for parts in zip(*batches()))
     expected = cross_entropy(model.eval()(x), y)
     expected.backward()
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert surface.loss(surface.origin) == pytest.approx(loss, rel=1e-6)
     for name, p in model.named_parameters():
         torch.testing.assert_close(gradient[name], p.grad, atol=1e-5, rtol=1e-3)
@@ -69,7 +69,7 @@ def test_activations_take_the_place_of_what_the_module_gives() -> None:
     f = model.forward_features(x).detach().requires_grad_()
     expected = cross_entropy(model.forward_head(f), y)
     expected.backward()
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(torch.cat(list(gradient.values())), f.grad, atol=1e-7, rtol=1e-4)
 
 
@@ -78,14 +78,14 @@ def test_batch_norm_takes_the_statistics_of_the_batch_where_asked_for() -> None:
     x, y = batches()[0]
     asked = weight_surface(model, [(x, y)], batch_statistics=True)
     assert asked.loss(asked.origin) != pytest.approx(weight_surface(model, [(x, y)]).loss(asked.origin), rel=1e-3)
-    assert asked.loss(asked.origin) == pytest.approx(float(cross_entropy(model.train()(x), y)), rel=1e-5)
+    assert asked.loss(asked.origin) == pytest.approx(cross_entropy(model.train()(x), y).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("statistics", [False, True])
 @pytest.mark.parametrize("build", [weight_surface, activation_surface])
 def test_the_network_and_the_random_state_stay_as_they_were(build: Callable[..., Surface], statistics: bool) -> None:
     model = network("dropcov")
-    model.conv_frozen = next(model.parameters()).requires_grad_(False)
+    next(model.parameters()).requires_grad_(False)
     before = everything(model)
     surface = build(model, batches(), batch_statistics=statistics)
     _, g = surface.gradient(surface.origin)
@@ -99,7 +99,7 @@ def test_the_network_stays_as_it_was_where_the_computation_fails(build: Callable
     surface = build(model, batches())
     before = everything(model)
     with pytest.raises(RuntimeError):
-        surface.gradient({name: t[..., :1] if t.ndim > 3 else t[:1] for name, t in surface.origin.items()})
+        surface.gradient({name: t[:, :1] if t.ndim > 3 else t for name, t in surface.origin.items()})
     assert_same(before, everything(model))
 
 
