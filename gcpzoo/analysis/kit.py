@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,19 @@ from typing import Any
 
 from gcpzoo.analysis import figures
 from gcpzoo.analysis.confidence import CALIBRATION
+from gcpzoo.analysis.corruptions import CORRUPTIONS
+from gcpzoo.analysis.gradients import GRADIENTS
+from gcpzoo.analysis.landscape import LANDSCAPE
 from gcpzoo.analysis.root_errors import ROOTS
+from gcpzoo.analysis.sharpness import SHARPNESS
 from gcpzoo.analysis.spectra import CONDITIONING, SPECTRUM
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import replacing
 
-MEASUREMENTS: dict[str, Measurement] = {m.name: m for m in (SPECTRUM, CONDITIONING, ROOTS, CALIBRATION)}
+MEASUREMENTS: dict[str, Measurement] = {
+    m.name: m for m in (SPECTRUM, CONDITIONING, ROOTS, CALIBRATION, GRADIENTS, LANDSCAPE, SHARPNESS, CORRUPTIONS)
+}
 """All measurements, in the order in which they run."""
 ABOUT = "about.json"
 
@@ -78,6 +85,7 @@ def analyze(
 
     Raises:
         ZooError: if a name is unknown, the data lack what a measurement needs, or a file cannot be written.
+        ModuleNotFoundError: if a measurement needs an extra that is not installed; before anything runs.
 
     >>> from gcpzoo.data import Digits
     >>> from gcpzoo.models import create_model
@@ -88,6 +96,10 @@ def analyze(
     """
     folder, results = Path(output), []
     chosen = choose(only)
+    for measurement in chosen:
+        if measurement.needs and importlib.util.find_spec(measurement.needs) is None:
+            text = f"{measurement.name} needs the module {measurement.needs}, or leave it out by --only"
+            raise ModuleNotFoundError(text, name=measurement.needs)
     for measurement in chosen:
         tell(measurement.name)
         rows = measurement.run(subject)

@@ -15,6 +15,7 @@ from gcpzoo.data.base import ImageDataModule
 from gcpzoo.data.classes import check_same_classes
 from gcpzoo.data.loading import EpochSampler, Images, derived_seed, load
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.loading import load_task_checkpoint
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 
@@ -82,6 +83,8 @@ class Subject:
         precision: of the images that :meth:`batches` gives.
         history: one row of logged values for each epoch, where the network is a run of ``gcpzoo fit``.
         snapshots: checkpoints that the run kept, by steps.
+        severities: of the corruptions, 1 to 5.
+        extra_corruptions: also measure the four that the mean does not count.
 
     >>> from gcpzoo.data import Digits
     >>> from gcpzoo.models import create_model
@@ -103,6 +106,8 @@ class Subject:
     precision: torch.dtype = torch.float32
     history: Sequence[Mapping[str, Any]] = ()
     snapshots: Sequence[Snapshot] = ()
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    extra_corruptions: bool = False
     _kept: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +125,19 @@ class Subject:
         yield self.name, self.model
         if self.control is not None:
             yield self.control_name or "control", self.control
+
+    def through_training(self) -> Iterator[tuple[Row, GCPNet]]:
+        """Give the run's checkpoints, the network and the control, each with the columns ``model`` to ``step``."""
+        for kept in self.snapshots:
+            about = {"model": self.name, "source": "checkpoint", "epoch": kept.epoch, "step": kept.step}
+            yield about, load_task_checkpoint(kept.path)
+        last = max((row["epoch"] for row in self.history if "epoch" in row), default=None)
+        for name, model in self.networks():
+            yield {"model": name, "source": "final", "epoch": None if name != self.name else last, "step": None}, model
+
+    def loss_split(self) -> str:
+        """Name the split whose loss was minimized: ``train``, or ``test`` where the data have no training images."""
+        return "train" if self.has("train") else "test"
 
     def has(self, split: str) -> bool:
         """Say whether the data set has a split."""
@@ -171,6 +189,7 @@ class Measurement:
         run: measures, and gives the rows of the table; the same columns in each. No rows: it does not apply.
         draw: the rows' figure, made by :func:`gcpzoo.analysis.figures.new_figure`.
         corresponds_to: what it shows, and the paper with the figure or table that it corresponds to.
+        needs: a module that only an extra of the package installs.
 
     >>> Measurement("depth", lambda subject: [], lambda rows: None, "how deep a network is").name
     'depth'
@@ -180,3 +199,4 @@ class Measurement:
     run: Callable[[Subject], list[Row]]
     draw: Callable[[Sequence[Mapping[str, Any]]], Any]
     corresponds_to: str
+    needs: str | None = None

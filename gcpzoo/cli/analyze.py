@@ -31,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
                    "which the network must not have seen, to fit a temperature on (as the run did)")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=32, help="images at a time (32)")
     p.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    p.add_argument("--severities", default="1,2,3,4,5", metavar="S", help="of the corruptions (1,2,3,4,5)")
+    p.add_argument("--extra-corruptions", action="store_true", help="measure four that the mean does not count, too")
     p.add_argument("--output", default="analysis", metavar="DIR", help="folder of the results (analysis)")
     p.set_defaults(handler=run)
 
@@ -46,13 +48,23 @@ def run(args: argparse.Namespace) -> None:
     for name, least in (("images", 1), ("batch_size", 1), ("seed", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise ZooError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    severities = _severities(args.severities)
     subject, about = _subject(args)
+    subject.severities, subject.extra_corruptions = severities, args.extra_corruptions
+    about |= {"severities": severities, "extra_corruptions": args.extra_corruptions}
     results = analyze(subject, args.output, only, about, tell=lambda name: print(f"{name} …", flush=True))
     for result in results:
         if not result.rows:
             print(f"{result.measurement.name} does not apply to this network or these data")
     _page(args, subject, results)
     print(f"written: {args.output}, to be read from index.html")
+
+
+def _severities(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part in ("1", "2", "3", "4", "5") for part in parts) or len(set(parts)) < len(parts):
+        raise ZooError(f"--severities must be different numbers from 1 to 5, separated by commas, got {text!r}")
+    return sorted(map(int, parts))
 
 
 def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
