@@ -11,7 +11,10 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.limits import load_json, read_text
 
 FORMAT = 1
-OPTIONS = ("data", "root", "only", "control", "images", "val_fraction", "batch_size", "seed", "output")
+OPTIONS = (
+    "data", "root", "only", "control", "images", "val_fraction", "batch_size", "seed", "severities",
+    "extra_corruptions", "output",
+)  # fmt: skip
 
 
 def add_parser(subparsers: Any) -> None:
@@ -113,8 +116,8 @@ def _command(args: argparse.Namespace) -> list[str]:
     """Write the command with all options that were given."""
     command = ["gcpzoo", "analyze", args.model]
     for key in OPTIONS:
-        if (value := getattr(args, key)) is not None:
-            command += [f"--{key.replace('_', '-')}", str(value)]
+        if (value := getattr(args, key)) not in (None, False):
+            command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return command
 
 
