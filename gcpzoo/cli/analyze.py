@@ -116,7 +116,8 @@ def _command(args: argparse.Namespace) -> list[str]:
     """Write the command with all options that were given."""
     command = ["gcpzoo", "analyze", args.model]
     for key in OPTIONS:
-        if (value := getattr(args, key)) not in (None, False):
+        value = getattr(args, key)
+        if value is not None and value is not False:  # 0 was given
             command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return command
 

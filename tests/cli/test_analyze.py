@@ -45,7 +45,7 @@ def test_a_run_is_analyzed_beside_its_control_on_the_images_that_it_held_out(
     history = [{"epoch": e, "spectrum/effective_rank": 2.0, "spectrum/condition_nonzero": 9.0 - e} for e in (0, 1)]
     write_run(tmp_path / "run", history=history)
     write_run(tmp_path / "control", "mpn_cov")
-    options = ("--only", "conditioning,calibration", "--control", "control", "--batch-size", 4, "--output", "out")
+    options = ("--only", "conditioning,calibration", "--control", "control", "--batch-size", "4", "--output", "out")
     code, out, err = cli("analyze", "run", "--data", folder, *options)
     assert code == 0, err
     assert out.splitlines() == ["conditioning …", "calibration …", "written: out, to be read from index.html"]
@@ -63,7 +63,10 @@ def test_a_run_is_analyzed_beside_its_control_on_the_images_that_it_held_out(
     assert about["models"].keys() == {"run", "control"}
     assert about["models"]["run"]["config"]["head"] == "isqrt"
     assert about["models"]["run"]["sha256"] != about["models"]["control"]["sha256"]
-    assert about["command"][:5] == ["gcpzoo", "analyze", "run", "--data", str(folder)]
+    command = " ".join(about["command"])
+    assert command.startswith(f"gcpzoo analyze run --data {folder} --only conditioning,calibration --control control")
+    assert " --batch-size 4 --seed 0 " in command
+    assert "--extra-corruptions" not in command
     assert "torch" in about["hardware"]
     assert about["data"]["images"] == {"train": 18, "val": 6, "test": 9}
 
