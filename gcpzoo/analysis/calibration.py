@@ -68,6 +68,7 @@ def calibration(logits: Tensor, labels: Tensor, temperature: float = 1.0, bins: 
         ``images``, ``confidence`` (mean), ``accuracy``, ``ece``, ``nll`` (mean negative log-likelihood in nats) and the
         ``bins`` of :func:`reliability_bins`.
 
+    >>> import torch
     >>> found = calibration(torch.tensor([[4.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1]))
     >>> round(found["ece"], 3), round(found["nll"], 3)
     (0.232, 1.018)
