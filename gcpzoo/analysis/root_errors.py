@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis.figures import TEXT, new_figure, series
 from gcpzoo.analysis.spectrum import pooled_features
+from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.functional import as_matrix, lyapunov_sqrt, matrix_power
 from gcpzoo.functional.covariance import centered, covariance
@@ -233,22 +234,26 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     several = len({name for name, _ in labels}) > 1
     figure, axes = new_figure(9.5, 1.2 + 0.24 * len(labels), 2)
     for axis, key in zip(axes, ("forward", "gradient")):
+        lost: dict[int, list[str]] = {}
         for i, precision in enumerate(dict.fromkeys(row["precision"] for row in rows)):
-            own = [(row[key], labels.index((row["model"], row["root"]))) for row in rows
-                   if row["precision"] == precision and row[key] is not None]  # fmt: skip
+            points: list[tuple[float, int]] = []
+            for row in (r for r in rows if r["precision"] == precision and r[key] is not None):
+                place = labels.index((row["model"], row["root"]))
+                if math.isfinite(row[key]):
+                    points.append((max(row[key], 1e-17), -place))
+                else:
+                    lost.setdefault(place, []).append(precision)
             look = {**series(i), "linestyle": "none", "markersize": 5}
-            axis.plot(
-                *zip(*[(max(e, 1e-17), -y) for e, y in own if e < 1e6] or [(None, None)]), label=precision, **look
-            )
-            for _, y in (point for point in own if point[0] >= 1e6):
-                axis.text(1.0, -y, f"{precision}: overflow", transform=axis.get_yaxis_transform(), fontsize=6,
-                          color=look["color"], ha="right", va=("bottom", "center", "top")[i % 3])  # fmt: skip
+            axis.plot([x for x, _ in points], [y for _, y in points], label=precision, **look)
+        for place, names in lost.items():
+            text = f"overflow: {', '.join(names)}"
+            axis.text(1, -place, text, transform=axis.get_yaxis_transform(), fontsize=7, ha="right", va="center")
         axis.set_xscale("log")
-        axis.set_yticks([-i for i in range(len(labels))], [f"{m}: {r}" if several else r for m, r in labels])
+        axis.set_yticks([-i for i in range(len(labels))], [plain(f"{m}: {r}" if several else r) for m, r in labels])
         axis.set(xlabel=f"relative error of the {'root' if key == 'forward' else 'gradient'}, median")
         axis.grid(color=TEXT, alpha=0.15)
     axes[1].set_yticklabels([])
-    axes[0].legend(frameon=False, fontsize=8, labelcolor=TEXT)
+    add_legend(axes[0])
     return figure
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis.figures import TEXT, new_figure, series, spectra
+from gcpzoo.analysis.figures import spectra
 from gcpzoo.analysis.spectrum import head_spectra, mean_relative, pooled_features, summarize
+from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 
 IMAGES = 256
@@ -104,15 +105,16 @@ def _draw_conditioning(rows: Sequence[Mapping[str, Any]]) -> Any:
                 place.append((float("nan") if row["epoch"] is None else row["epoch"], row[key]))
         for i, ((name, matrix, source), points) in enumerate(curves.items()):
             points.sort()
-            label_of = f"{name}, {matrix}" + (f", {source}" if source != "checkpoints" else "")
+            label_of = plain(f"{name}, {matrix}") + (f", {source}" if source != "checkpoints" else "")
             if any(x != x for x, _ in points):  # no epoch is known: a level line
                 axis.axhline(points[0][1], label=label_of, color=series(i)["color"], linestyle=series(i)["linestyle"])
             else:
                 axis.plot(*zip(*points), label=label_of, markersize=4, **series(i))
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=TEXT, alpha=0.15)
     axes[0].set_yscale("log")
-    axes[0].legend(frameon=False, fontsize=7, labelcolor=TEXT)
+    add_legend(axes[0])
     return figure
 
 

@@ -111,8 +111,15 @@ def test_errors_are_relative_and_infinite_where_nothing_was_found() -> None:
     assert relative_errors(found, exact).tolist() == [0.5, math.inf, 0, math.inf, math.inf]
 
 
-def test_the_figure_names_what_overflowed() -> None:
-    rows = root_errors(3000 * features(4, 20), methods={name: METHODS[name] for name in ("isqrt 5", "mpa_lya")})
-    svg = figures.to_svg(ROOTS.draw([{"model": "mine", **row} for row in rows]), "roots")
-    assert "float16: overflow" in svg
-    assert svg.count("mpa_lya") >= 1
+def test_the_figure_names_what_overflowed_and_places_large_errors_that_are_finite() -> None:
+    rows = [
+        {"model": "mine", "root": root, "precision": precision, "forward": error, "gradient": error}
+        for root, precision, error in (
+            ("topn", "float32", 1e7), ("topn", "float16", math.inf), ("mpa", "float32", 0.1), ("mpa", "float16", None)
+        )
+    ]  # fmt: skip
+    figure = ROOTS.draw(rows)
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["overflow: float16"]
+        assert [list(line.get_xdata()) for line in axis.lines] == [[1e7, 0.1], []]
+    assert "overflow: float16" in figures.to_svg(figure, "roots")
