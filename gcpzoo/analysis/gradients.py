@@ -137,7 +137,9 @@ def _gradients(subject: Subject) -> list[Row]:
     images = sum(len(labels) for _, labels in batches)
     stem_steps = [step * images / STEM_IMAGES for step in STEM_STEPS]  # so that each image moves as far as in a batch
     for about, model in subject.through_training():
-        surfaces = [("weights", weight_surface(model, batches), WEIGHT_STEPS)]
+        surfaces: list[tuple[str, Surface, Sequence[float]]] = [
+            ("weights", weight_surface(model, batches), WEIGHT_STEPS)
+        ]
         if (path := _stem(model)) is not None:
             surfaces.insert(0, (f"output of {path}", activation_surface(model, batches, path), stem_steps))
         for point, surface, steps in surfaces:
