@@ -11,7 +11,6 @@ from torch import Tensor
 from gcpzoo.analysis.figures import TEXT, new_figure, series, spectra
 from gcpzoo.analysis.spectrum import head_spectra, mean_relative, pooled_features, summarize
 from gcpzoo.analysis.subject import Measurement, Row, Subject
-from gcpzoo.hub.loading import load_task_checkpoint
 
 IMAGES = 256
 KINDS = ("covariance", "normalized")
@@ -76,16 +75,8 @@ def _draw_spectrum(rows: Sequence[Mapping[str, Any]]) -> Any:
 def _conditioning(subject: Subject) -> list[Row]:
     """Summarize the spectra of the network, of the run's checkpoints, and what the run itself logged."""
     rows: list[Row] = []
-    limit = subject.images or IMAGES
-    last = max((row["epoch"] for row in subject.history if "epoch" in row), default=None)
-    networks: list[tuple[str, str, int | None, int | None, Any]] = [
-        (subject.name, "checkpoint", s.epoch, s.step, s.path) for s in subject.snapshots
-    ]
-    networks += [(name, "final", last if name == subject.name else None, None, m) for name, m in subject.networks()]
-    for name, source, epoch, step, place in networks:
-        model = place if source == "final" else load_task_checkpoint(place)
-        found, positions = network_spectra(model, subject.batches("test", limit))
-        about = {"model": name, "source": source, "epoch": epoch, "step": step}
+    for about, model in subject.through_training():
+        found, positions = network_spectra(model, subject.batches("test", subject.images or IMAGES))
         rows += [
             {**about, "matrix": kind, "matrices": len(values), **summarize(singular(values), positions).to_dict()}
             for kind, values in found.items()
@@ -130,7 +121,7 @@ SPECTRUM = Measurement(
     _spectrum,
     _draw_spectrum,
     "Eigenvalues of the covariance and of the matrix that the head makes of it, in float64, averaged over images after "
-    "dividing by the largest. Topic of Li et al., ICCV 2017, and Wang et al., TPAMI 2023: the root evens out a steep "
+    "dividing by the largest. Topic of Li et al., ICCV 2017: the root evens out a steep "
     "spectrum",
 )
 CONDITIONING = Measurement(

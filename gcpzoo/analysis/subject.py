@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.data.base import ImageDataModule
+from gcpzoo.data.classes import check_same_classes
 from gcpzoo.data.loading import EpochSampler, Images, derived_seed, load
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load_task_checkpoint
@@ -79,7 +80,7 @@ class Subject:
         control_name: its name.
         seed: of everything that is drawn: which images, directions, cotangents.
         images: most images of a split to use; ``None``: each measurement's own number.
-        precision: that networks compute in, where a measurement does not choose another.
+        precision: of the images that :meth:`batches` gives.
         history: one row of logged values for each epoch, where the network is a run of ``gcpzoo fit``.
         snapshots: checkpoints that the run kept, by steps.
         severities: of the corruptions, 1 to 5.
@@ -115,6 +116,7 @@ class Subject:
                 raise ZooError(f"{name} reads clips, and images are measured: its head must have frames=1")
             if model.num_classes != self.data.num_classes:
                 raise ZooError(f"{name} knows {model.num_classes} classes, the data have {self.data.num_classes}")
+            check_same_classes(model.class_names, self.data.class_names)
         if self.control is not None and self.control_name == self.name:
             self.control_name = f"{self.name} (control)"
 

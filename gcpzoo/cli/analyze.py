@@ -11,6 +11,10 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.limits import load_json, read_text
 
 FORMAT = 1
+OPTIONS = (
+    "data", "root", "only", "control", "images", "val_fraction", "batch_size", "seed", "severities",
+    "extra_corruptions", "output",
+)  # fmt: skip
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,7 +30,8 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--only", metavar="NAMES", help="measurements, separated by commas (all that apply)")
     p.add_argument("--control", metavar="MODEL", help="a network to compare with, trained on the same classes")
     p.add_argument("--images", type=int, metavar="N", help="most images of a split (each measurement's own number)")
-    p.add_argument("--val-fraction", type=float, metavar="F", help="hold out training images (as the run did)")
+    p.add_argument("--val-fraction", type=float, metavar="F", help="hold out this share of the training images, "
+                   "which the network must not have seen, to fit a temperature on (as the run did)")  # fmt: skip
     p.add_argument("--batch-size", type=int, default=32, help="images at a time (32)")
     p.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
     p.add_argument("--severities", default="1,2,3,4,5", metavar="S", help="of the corruptions (1,2,3,4,5)")
@@ -40,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
     from gcpzoo.analysis.kit import analyze, choose
 
     only = None if args.only is None else [name.strip() for name in args.only.split(",") if name.strip()]
+    if only == []:
+        raise ZooError("--only must name measurements, separated by commas")
     choose(only)
     for name, least in (("images", 1), ("batch_size", 1), ("seed", 0)):
         if (value := getattr(args, name)) is not None and value < least:
@@ -68,14 +75,14 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from gcpzoo import __version__
     from gcpzoo.analysis.subject import Subject, find_snapshots
     from gcpzoo.experiments.sweep.process import code_version
-    from gcpzoo.hub.loading import load_stored
+    from gcpzoo.hub.loading import load
     from gcpzoo.training.run_report import hardware
 
-    loaded = {name: load_stored(name) for name in (args.model, args.control) if name}
-    (model, _), report = loaded[args.model], _report(args.model)
-    control = loaded[args.control][0] if args.control else None
-    if control is not None and (control.preprocessing, control.class_names) != (model.preprocessing, model.class_names):
-        raise ZooError(f"{args.control} must have the preprocessing and the classes of {args.model} to be its control")
+    model = load(args.model)
+    report = _report(args.model, model)
+    control = load(args.control) if args.control else None
+    if control is not None and control.preprocessing != model.preprocessing:
+        raise ZooError(f"{args.control} must have the preprocessing of {args.model} to be its control: train it alike")
     data = _data(args, model, report.get("data", {}))
     subject = Subject(
         args.model,
@@ -90,8 +97,11 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     )
     about = {
         "format": FORMAT,
-        "command": ["gcpzoo", "analyze", args.model, "--data", args.data, "--seed", str(args.seed)],
-        "models": {name: {"sha256": _digest(m), "config": m.config} for name, (m, _) in loaded.items()},
+        "command": _command(args),
+        "models": {
+            name: {"model": source, "sha256": _digest(network), "config": network.config}
+            for (name, network), source in zip(subject.networks(), (args.model, args.control))
+        },
         "data": data.record(),
         "seed": args.seed,
         "images": args.images,
@@ -102,44 +112,51 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return subject, about
 
 
-def _report(name: str) -> dict[str, Any]:
+def _command(args: argparse.Namespace) -> list[str]:
+    """Write the command with all options that were given."""
+    command = ["gcpzoo", "analyze", args.model]
+    for key in OPTIONS:
+        value = getattr(args, key)
+        if value is not None and value is not False:  # 0 was given
+            command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return command
+
+
+def _report(name: str, model: Any) -> dict[str, Any]:
     """Read the report of a run's folder; empty for any other model."""
+    from gcpzoo.hub.run_results import run_results
+
     path = Path(name) / "metrics.json"
-    if not path.is_file():
+    if not run_results(Path(name) / "checkpoints" / "last.ckpt", model.config):  # refuses a report of another model
         return {}
-    report = load_json(read_text(path, str(path)), str(path))
-    return report if isinstance(report, dict) else {}
+    report: dict[str, Any] = load_json(read_text(path, str(path)), str(path))
+    return report
 
 
 def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any:
     """Build the data module with the network's preprocessing, and the splits that a run's report names."""
     import gcpzoo.data
-    from gcpzoo.data import Digits, ImageFolder
+    from gcpzoo.data import Digits, ImageDataModule, ImageFolder
 
-    own: dict[str, Any] = {"batch_size": args.batch_size, "preprocessing": model.preprocessing}
-    named = sorted(name for name in gcpzoo.data.__all__ if hasattr(getattr(gcpzoo.data, name), "index"))
-    if args.data in named:
-        kind = getattr(gcpzoo.data, args.data)
-    elif Path(args.data).is_dir():
-        kind = ImageFolder
-    else:
-        raise unknown_name("folder or data set", args.data, named)
+    kinds = {name: kind for name in gcpzoo.data.__all__ if hasattr(kind := getattr(gcpzoo.data, name), "index")}
+    kinds = {name: kind for name, kind in kinds.items() if kind is not ImageDataModule}
+    if args.data not in kinds and not Path(args.data).is_dir():
+        raise unknown_name("folder or data set", args.data, kinds)
+    kind, root = kinds.get(args.data, ImageFolder), args.root if args.data in kinds else args.data
+    if args.root is not None and (kind is Digits or args.data not in kinds):
+        raise ZooError(f"--root is for a data set that --data names by its class, got {args.data}")
+    if root is None and kind is not Digits:
+        raise ZooError(f"--root must name the folder of {args.data}")
+    own: dict[str, Any] = {"batch_size": args.batch_size, "preprocessing": model.preprocessing, "val_fraction": 0.0}
     if recorded.get("data") == kind.__name__:  # what the run held out, it was not trained on
-        own |= {key: recorded[key] for key in ("seed", "val_fraction") if key in recorded}
-    elif kind is ImageFolder:
-        own["val_fraction"] = 0.0
+        own |= {key: recorded[key] for key in ("seed", "val_fraction", "test_fraction") if recorded.get(key)}
     if args.val_fraction is not None:
         own["val_fraction"] = args.val_fraction
     if kind is not Digits:
-        own["root"] = args.data if kind is ImageFolder and args.data != "ImageFolder" else args.root
-        if own["root"] is None:
-            raise ZooError(f"--root must name the folder of {args.data}")
+        own["root"] = root
     if kind is ImageFolder and model.class_names:
         own["classes"] = model.class_names
-    data = kind(**own)
-    if model.class_names and list(data.class_names) != model.class_names:
-        raise ZooError(f"{args.model} knows other classes than {args.data}: {', '.join(data.class_names[:3])} …")
-    return data
+    return kind(**own)
 
 
 def _digest(model: Any) -> str:

@@ -38,13 +38,7 @@ COMMANDS = (
     "analyze",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {
-    "corrupt_tta": "analyze",
-    "gdown": "authors",
-    "optuna": "sweep",
-    "tensorboard": "tensorboard",
-    "torchcodec": "fast",
-}
+EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
