@@ -198,6 +198,6 @@ GRADIENTS = Measurement(
     "gradients",
     _gradients,
     _draw,
-    "Loss and change of the gradient along the gradient: Lipschitzness and predictiveness (Wang et al., CVPR 2020, "
-    "figure 2, by the activations after the stem; Santurkar et al., NeurIPS 2018, figure 4, by the weights)",
+    "Loss and change of the gradient along the gradient, by the activations after the stem and by the weights: the plots "
+    "of Lipschitzness and predictiveness of Wang et al., CVPR 2020, after Santurkar et al., NeurIPS 2018, figure 4",
 )

@@ -175,5 +175,5 @@ LANDSCAPE = Measurement(
     _landscape,
     _draw,
     "Loss along one and two random directions with the norms of the network's filters, batch norm as it is (Li et al., "
-    "NeurIPS 2018, figures 1 and 2); for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
+    "NeurIPS 2018, as the surfaces of figure 1); for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
 )
