@@ -297,6 +297,7 @@ CORRUPTIONS = Measurement(
     _corruptions,
     _draw,
     "Accuracy on the corruptions of ImageNet-C and mean corruption error relative to the control (Hendrycks & "
-    "Dietterich, ICLR 2019), as in the comparison on ImageNet-C of Wang et al., CVPR 2020, which divides by AlexNet's errors",
+    "Dietterich, ICLR 2019), as in the comparison on ImageNet-C of Wang et al., CVPR 2020, which divides by AlexNet's "
+    "errors",
     needs="corrupt_tta",
 )

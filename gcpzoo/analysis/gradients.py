@@ -198,6 +198,7 @@ GRADIENTS = Measurement(
     "gradients",
     _gradients,
     _draw,
-    "Loss and change of the gradient along the gradient, by the activations after the stem and by the weights: the plots "
-    "of Lipschitzness and predictiveness of Wang et al., CVPR 2020, after Santurkar et al., NeurIPS 2018, figure 4",
+    "Loss and change of the gradient along the gradient, by the activations after the stem and by the weights: the "
+    "plots of Lipschitzness and predictiveness of Wang et al., CVPR 2020, after Santurkar et al., NeurIPS 2018, "
+    "figure 4",
 )
