@@ -153,7 +153,7 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     for key, value in state.items():
         check_tensor(key, value, str(path))
-    place = {"epoch": content.get("epoch"), "step": content.get("global_step")}
+    epoch, step = (n if isinstance(n := content.get(key), int) else None for key in ("epoch", "global_step"))
     return RunCheckpoint(
         format=version,
         config=dict(ours["config"]),
@@ -162,7 +162,8 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
         start=ours.get("start"),
         hyper_parameters=dict(hyper_parameters),
         state_dict=state,
-        **{name: n for name, n in place.items() if isinstance(n, int)},
+        epoch=epoch,
+        step=step,
     )
 
 
