@@ -172,6 +172,8 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
                 x, y = zip(*sorted((row["eta"], row[key]) for row in mine))
                 axis.plot(x, y, label=plain(name), markersize=4, **series(i))
         axis.set(xlabel="epoch" if through else "step size η", ylabel=labels[key], title=plain(point))
+        if key == "loss":
+            axis.set_yscale("log")  # networks of very different losses stay readable
     add_legend(axes[0])
     return figure
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gcpzoo.analysis.landscape import filter_norms
-from gcpzoo.analysis.style import add_legend, new_figure, plain, series
+from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.analysis.surface import Point, Surface, dot, move, norm, weight_surface
 from gcpzoo.errors import ZooError, unknown_name
@@ -229,6 +229,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     left.set(xlabel="adaptive radius ρ", ylabel="largest rise of the loss")
     right.set(ylabel="largest eigenvalue of the Hessian")
     right.margins(x=0.5)
+    right.axhline(0, color=TEXT, linewidth=0.8)
     add_legend(left)
     return figure
 
