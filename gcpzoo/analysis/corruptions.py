@@ -1,7 +1,7 @@
 r"""Robustness to the corruptions of ImageNet-C, made by the package corrupt-tta (the extra ``analyze``).
 
 Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019;
-Wang et al., CVPR 2020, table 4, compare covariance with average pooling by it. What differs from the published figures:
+Wang et al., CVPR 2020, compare covariance with average pooling by it. What differs from the published figures:
 
 - errors are relative to the control, e.g. average pooling, where the paper divides by AlexNet's;
 - corrupt-tta blurs motion and draws snow with OpenCV in place of ImageMagick, and nothing is stored as JPEG in between;
@@ -297,6 +297,7 @@ CORRUPTIONS = Measurement(
     _corruptions,
     _draw,
     "Accuracy on the corruptions of ImageNet-C and mean corruption error relative to the control (Hendrycks & "
-    "Dietterich, ICLR 2019; Wang et al., CVPR 2020, table 4, which divides by AlexNet's errors)",
+    "Dietterich, ICLR 2019), as in the comparison on ImageNet-C of Wang et al., CVPR 2020, which divides by AlexNet's "
+    "errors",
     needs="corrupt_tta",
 )

@@ -137,7 +137,9 @@ def _gradients(subject: Subject) -> list[Row]:
     images = sum(len(labels) for _, labels in batches)
     stem_steps = [step * images / STEM_IMAGES for step in STEM_STEPS]  # so that each image moves as far as in a batch
     for about, model in subject.through_training():
-        surfaces = [("weights", weight_surface(model, batches), WEIGHT_STEPS)]
+        surfaces: list[tuple[str, Surface, Sequence[float]]] = [
+            ("weights", weight_surface(model, batches), WEIGHT_STEPS)
+        ]
         if (path := _stem(model)) is not None:
             surfaces.insert(0, (f"output of {path}", activation_surface(model, batches, path), stem_steps))
         for point, surface, steps in surfaces:
@@ -170,6 +172,8 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
                 x, y = zip(*sorted((row["eta"], row[key]) for row in mine))
                 axis.plot(x, y, label=plain(name), markersize=4, **series(i))
         axis.set(xlabel="epoch" if through else "step size η", ylabel=labels[key], title=plain(point))
+        if key == "loss":
+            axis.set_yscale("log")  # networks of very different losses stay readable
     add_legend(axes[0])
     return figure
 
@@ -196,6 +200,7 @@ GRADIENTS = Measurement(
     "gradients",
     _gradients,
     _draw,
-    "Loss and change of the gradient along the gradient: Lipschitzness and predictiveness (Wang et al., CVPR 2020, "
-    "figure 2, by the activations after the stem; Santurkar et al., NeurIPS 2018, figure 4, by the weights)",
+    "Loss and change of the gradient along the gradient, by the activations after the stem and by the weights: the "
+    "plots of Lipschitzness and predictiveness of Wang et al., CVPR 2020, after Santurkar et al., NeurIPS 2018, "
+    "figure 4",
 )

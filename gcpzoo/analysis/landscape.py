@@ -24,6 +24,8 @@ from gcpzoo.errors import ZooError
 IMAGES = 32
 DIRECTIONS, WIDTH_POINTS = 2, 10
 LINE = tuple(float(a) for a in np.linspace(-1, 1, 21).round(6))
+HIGHEST = 1e9
+"""Where a figure ends; what overflows is drawn there."""
 PLANE = tuple(float(a) for a in np.linspace(-1, 1, 7).round(6))
 
 
@@ -161,7 +163,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             label = {"label": plain(name)} if not k else {}
             axes[0].semilogy([r["a"] for r in mine], [r["loss"] for r in mine], markersize=3, **label, **series(i))
         plane = [r["loss"] for r in rows if r["model"] == name and r["kind"] == "plane"]
-        heights = np.log10(np.maximum(np.reshape(plane, (len(PLANE), len(PLANE))), 1e-9)).T
+        heights = np.log10(np.clip(np.nan_to_num(plane, nan=HIGHEST), 1 / HIGHEST, HIGHEST)).reshape(len(PLANE), -1).T
         lines = axes[1 + i].contour(PLANE, PLANE, heights, levels=8, colors=TEXT, linewidths=0.8)
         axes[1 + i].clabel(lines, fontsize=7, colors=TEXT)
         axes[1 + i].set(xlabel="direction 0", ylabel="direction 1", title=f"log10 loss, {plain(name)}")
@@ -175,5 +177,5 @@ LANDSCAPE = Measurement(
     _landscape,
     _draw,
     "Loss along one and two random directions with the norms of the network's filters, batch norm as it is (Li et al., "
-    "NeurIPS 2018, figures 1 and 2); for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
+    "NeurIPS 2018, as the surfaces of figure 1); for covariance pooling: flatter minima in Wang et al., TPAMI 2023",
 )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from gcpzoo.analysis.landscape import filter_norms
-from gcpzoo.analysis.style import add_legend, new_figure, plain, series
+from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.analysis.surface import Point, Surface, dot, move, norm, weight_surface
 from gcpzoo.errors import ZooError, unknown_name
@@ -80,7 +80,7 @@ def adaptive_sharpness(
         seed: of the direction to start in where the gradient is 0.
 
     Raises:
-        ZooError: if ``rho`` or ``steps`` is not positive.
+        ZooError: if ``rho`` or ``steps`` is not positive, or the gradient is not finite at the origin.
 
     >>> tilted = Surface({"x": torch.zeros(2)}, [lambda point: 3 * point["x"][0] + 4 * point["x"][1]])
     >>> round(adaptive_sharpness(tilted, rho=0.1, radius="plain", steps=1), 4)
@@ -90,10 +90,14 @@ def adaptive_sharpness(
         raise ZooError(f"rho and steps must be positive, got {rho} and {steps}")
     t = scales(surface.origin, radius, floor)
     start, g = surface.gradient(surface.origin)
+    if not math.isfinite(start + norm(g)):
+        raise ZooError("the loss or its gradient is not finite at the network's weights")
     highest = start
     for _ in range(steps):
         u = {name: t[name] * g[name] for name in g}
-        if not (length := norm(u)):
+        if not math.isfinite(length := norm(u)):
+            break
+        if not length:
             u = random_direction(surface.origin, seed)
             length = norm(u)
         there = move(surface.origin, {name: t[name] * u[name] for name in u}, rho / length)
@@ -142,7 +146,7 @@ def largest_curvature(
         seed: of the first direction.
 
     Raises:
-        ZooError: if the surface is not in float64 and ``double_backward`` is not set.
+        ZooError: if the surface is not in float64 and ``double_backward`` is not set, or a gradient is not finite.
         RuntimeError: if it is set and a part of the network has no second derivative.
 
     >>> matrix = torch.diag(torch.tensor([1.0, 5.0, -7.0], dtype=torch.float64))
@@ -199,14 +203,18 @@ def _sharpness(subject: Subject) -> list[Row]:
     rows: list[Row] = []
     batches = list(subject.batches(subject.loss_split(), subject.images or IMAGES))
     for name, model in subject.networks():
-        base = {"model": name, "images": sum(len(labels) for _, labels in batches)}
-        surface = weight_surface(model, batches)
-        for rho in RHOS:
-            value = adaptive_sharpness(surface, rho, steps=STEPS, seed=subject.seed)
-            rows.append({**base, "measure": RISE, "rho": rho, "value": value, "residual": None})
-        found = largest_curvature(weight_surface(model, batches, dtype=torch.float64), ITERATIONS, seed=subject.seed)
-        about = {**base, "measure": CURVATURE, "rho": None}
-        rows.append({**about, "value": found.eigenvalue, "residual": found.residual})
+        about = {"model": name, "images": sum(len(labels) for _, labels in batches)}
+        try:
+            surface = weight_surface(model, batches)
+            rises = [adaptive_sharpness(surface, rho, steps=STEPS, seed=subject.seed) for rho in RHOS]
+            found = largest_curvature(
+                weight_surface(model, batches, dtype=torch.float64), ITERATIONS, seed=subject.seed
+            )
+        except ZooError:  # some exact roots have no finite gradient where eigenvalues coincide
+            continue
+        values = [(RISE, rho, rise, None) for rho, rise in zip(RHOS, rises)]
+        for measure, rho, value, residual in (*values, (CURVATURE, None, found.eigenvalue, found.residual)):
+            rows.append({**about, "measure": measure, "rho": rho, "value": value, "residual": residual})
     return rows
 
 
@@ -221,6 +229,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     left.set(xlabel="adaptive radius ρ", ylabel="largest rise of the loss")
     right.set(ylabel="largest eigenvalue of the Hessian")
     right.margins(x=0.5)
+    right.axhline(0, color=TEXT, linewidth=0.8)
     add_legend(left)
     return figure
 

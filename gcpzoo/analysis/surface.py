@@ -239,9 +239,10 @@ def _loss(model: nn.Module, x: Tensor, y: Tensor, point: Mapping[str, Tensor], b
         for name, t in own.items()
         if name not in point
     }
+    device = next(model.parameters()).device
     with _evaluating(model, batch_statistics):
-        logits = functional_call(model, {**copies, **point}, (x,))
-    return nn.functional.cross_entropy(logits, y)
+        logits = functional_call(model, {**copies, **point}, (x.to(device),))
+    return nn.functional.cross_entropy(logits, y.to(device))
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from two_layers import landscape
 
-from gcpzoo.analysis.sharpness import adaptive_sharpness, largest_curvature, random_direction, scales
+from gcpzoo.analysis.sharpness import SHARPNESS, adaptive_sharpness, largest_curvature, random_direction, scales
+from gcpzoo.analysis.subject import Subject
 from gcpzoo.analysis.surface import Surface, norm, weight_surface
+from gcpzoo.data import Digits
 from gcpzoo.errors import ZooError
 from gcpzoo.models import create_model
 
@@ -156,6 +158,17 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
     broken = Surface({"x": torch.ones(2).double()}, [lambda point: (point["x"] - 1).sum().sqrt()])
     with pytest.raises(ZooError, match="the gradient is not finite"):
         largest_curvature(broken)
+    with pytest.raises(ZooError, match="the loss or its gradient is not finite"):
+        adaptive_sharpness(broken)
+
+
+def test_a_network_without_a_finite_gradient_has_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> float:
+        raise ZooError("not finite")
+
+    monkeypatch.setattr("gcpzoo.analysis.sharpness.adaptive_sharpness", fail)
+    model = create_model("resnet18", "gap", 10, until="layer1")
+    assert SHARPNESS.run(Subject("a", model, Digits(image_size=8), images=2)) == []
 
 
 def test_random_directions_have_length_one_and_follow_the_seed() -> None:
