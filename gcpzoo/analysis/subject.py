@@ -165,7 +165,7 @@ class Subject:
         samples = self.data.samples(split)  # without those that the screening left out
         chosen = np.sort(np.random.default_rng(derived_seed(self.seed, len(samples))).permutation(len(samples))[:count])
         images = Images([samples[i] for i in chosen], self.data.reader(train=False), self.data.preprocessing.pixels())
-        loader = load(images, EpochSampler(len(images), self.data.batch_size), self.data.workers)
+        loader: Any = load(images, EpochSampler(len(images), self.data.batch_size), self.data.workers)
         kept = []
         for batch, labels in loader:
             if count <= KEPT:
