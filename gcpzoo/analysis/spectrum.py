@@ -124,6 +124,22 @@ def summarize(values: Tensor, positions: int) -> SpectrumSummary:
     return SpectrumSummary(*(float(v.double().median()) for v in (entropy.exp(), rank, condition, nonzero)))
 
 
+def pooled_features(model: Any, images: Tensor) -> Tensor:
+    """Compute what a network's head reads: the backbone's features ``(B, C, h, w)`` without the class token.
+
+    Args:
+        model: a :class:`gcpzoo.models.GCPNet`.
+        images: preprocessed images ``(B, 3, H, W)``; they take the dtype of the network.
+
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "isqrt", 2, dim=8, until="layer1").eval()
+    >>> pooled_features(model, torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 64, 8, 8])
+    """
+    features: Tensor = model.forward_features(images.to(next(model.parameters()).dtype))
+    return features if model.fusion == "all" else features[:, :, model.backbone.num_prefix_tokens :]
+
+
 @torch.no_grad()
 def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     """Summarize the covariance that a network's head sees of a batch; the network's mode is left as it was.
@@ -141,7 +157,7 @@ def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        features = model.forward_features(x.to(next(model.parameters()).dtype))
+        features = pooled_features(model, x)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -38,6 +38,7 @@ COMMANDS = (
     "report",
     "probe",
     "benchmark",
+    "analyze",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}

@@ -35,6 +35,7 @@ class RunCheckpoint:
         start: where the training started from: a model, a file, or ``None`` for random weights.
         hyper_parameters: arguments of :class:`gcpzoo.training.ClassificationTask`, as stored.
         state_dict: tensors of the network; the averaged ones where the run kept a moving average.
+        epoch, step: when it was written: in which epoch, from 0, and after how many optimizer steps; ``None``: unknown.
 
     >>> import gcpzoo
     >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
@@ -49,6 +50,8 @@ class RunCheckpoint:
     start: str | None
     hyper_parameters: dict[str, Any]
     state_dict: dict[str, Tensor]
+    epoch: int | None = None
+    step: int | None = None
 
     def build(self) -> GCPNet:
         """Rebuild the network in eval mode, with its tensors, classes and preprocessing.
@@ -150,6 +153,7 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     for key, value in state.items():
         check_tensor(key, value, str(path))
+    epoch, step = (n if isinstance(n := content.get(key), int) else None for key in ("epoch", "global_step"))
     return RunCheckpoint(
         format=version,
         config=dict(ours["config"]),
@@ -158,6 +162,8 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
         start=ours.get("start"),
         hyper_parameters=dict(hyper_parameters),
         state_dict=state,
+        epoch=epoch,
+        step=step,
     )
 
 
