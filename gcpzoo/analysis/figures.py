@@ -16,6 +16,7 @@ import numpy as np
 from gcpzoo.analysis.style import LIGHT, STYLE, TEXT, add_legend, new_figure, plain, series
 from gcpzoo.errors import printable
 
+
 def to_svg(figure: Any, name: str, alone: bool = False) -> str:
     """Write a figure as SVG without a fixed size, in the colors of the page it will stand in.
 

@@ -35,8 +35,8 @@ def series(i: int) -> dict[str, Any]:
     return {"color": LIGHT[k], "marker": MARKERS[(i + i // len(LIGHT)) % len(MARKERS)], "linestyle": DASHES[k]}
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
-    """Make a figure in the page's colors.
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, list[Any]]:
+    """Make a figure in the page's colors; its axes row by row.
 
     >>> _, axes = new_figure(6, 3, columns=2)
     >>> len(axes)
@@ -55,7 +55,7 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, list
     }
     with rc_context(rules):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = list(np.atleast_1d(figure.subplots(1, columns)))
+        axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     figure.patch.set_alpha(0)
     for axis in axes:
         axis.patch.set_alpha(0)
