@@ -205,10 +205,11 @@ def _overlay(axis: Any, picture: np.ndarray, marks: Tensor, scale: float | None 
 def _draw_pair_bars(axis: Any, pairs: Sequence[Pair]) -> None:
     """Draw what the pairs add to the logit, with their values."""
     axis.set_axis_on()
+    axis.set_box_aspect(1)
     axis.spines[["left", "bottom"]].set_visible(False)
     bars = axis.barh(range(len(pairs)), [pair.contribution for pair in pairs], color=FOR, height=0.55)
     axis.bar_label(bars, [f"{pair.contribution:+.3f}" for pair in pairs], fontsize=8, padding=3)
     axis.set_yticks(range(len(pairs)), [f"{pair.i} × {pair.j}" for pair in pairs], fontsize=8)
     axis.tick_params(left=False, bottom=False, labelbottom=False)
     axis.set(ylim=(len(pairs) - 0.4, -0.9), xlim=(0, 1.35 * pairs[0].contribution))
-    axis.set_title("pairs of channels, added to the logit", fontsize=9)
+    axis.set_title("pairs that add most to the logit", fontsize=9)

@@ -64,9 +64,9 @@ def training_curves(
     for axis, (metric, label, splits) in zip(axes, panels):
         for k, (name, rows) in enumerate(runs.items()):
             for split in splits:
-                _draw_curve(axis, rows, f"{split}/{metric}", 100 if metric == "top1" else 1, k, split == "train")
-                if axis.lines and axis.lines[-1].get_label().startswith("_child"):
-                    axis.lines[-1].set_label(f"{plain(name)}, {names[split]}" if len(runs) > 1 else names[split])
+                label_of_line = f"{plain(name)}, {names[split]}" if len(runs) > 1 else names[split]
+                scale = 100 if metric == "top1" else 1
+                _draw_curve(axis, rows, f"{split}/{metric}", scale, k, label_of_line)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(axis="y", color=TEXT, alpha=0.12)
@@ -79,12 +79,14 @@ def training_curves(
     write_png(figure, path)
 
 
-def _draw_curve(axis: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float, k: int, dashed: bool) -> None:
+def _draw_curve(axis: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float, k: int, label: str) -> None:
+    """Draw a value against the epoch; of the training dashed, with hollow markers."""
     points = [(row["epoch"] + 1, scale * row[key]) for row in rows if row.get(key) is not None]
     if points:
-        look = {**series(k), "linestyle": "--" if dashed else "-"}
-        face = "white" if dashed else look["color"]
-        axis.plot(*zip(*points), **look, markersize=4, markerfacecolor=face, markevery=max(1, len(points) // 15))
+        training = key.startswith("train/")
+        look = {**series(k), "linestyle": "--" if training else "-", "label": label, "markersize": 4}
+        face = "white" if training else look["color"]
+        axis.plot(*zip(*points), **look, markerfacecolor=face, markevery=max(1, len(points) // 15))
 
 
 def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path, worst: int = 20) -> None:

@@ -98,7 +98,7 @@ def label_lines(axis: Any, gap: float = 0.075) -> None:
     >>> [text.get_text() for text in axis.texts]
     ['one', 'other']
     """
-    ends = []
+    ends, _ = [], axis.get_ylim()  # asking for the limits makes matplotlib compute them
     for line in axis.lines:
         if len(line.get_xdata()) and not str(line.get_label()).startswith("_"):
             end = axis.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
