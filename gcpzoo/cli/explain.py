@@ -81,13 +81,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _methods(text: str) -> list[str]:
-    known = ("grad_cam", "second_order")
+    from gcpzoo.analysis.explanation import METHODS
+
     methods = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not methods:
         raise ZooError("--method must be grad_cam, second_order or both, got none")
     for method in methods:
-        if method not in known:
-            raise unknown_name("method", method, known)
+        if method not in METHODS:
+            raise unknown_name("method", method, METHODS)
     return methods
 
 
