@@ -76,6 +76,8 @@ def draw(found: list[dict[str, str]]) -> str:
         f"`{MODEL}`, {images} test images, each explained for its likeliest class; hidden by a Gaussian blur; 95 % "
         "intervals by a bootstrap over images.",
         "",
+        "![Fall of the class's probability when marked and when random positions are hidden](explain_deletion.svg)",
+        "",
         "| hidden | marked by | probability before | marked hidden | as many at random | marked lowers it by more |",
         "|--:|---|--:|--:|--:|--:|",
     ]
@@ -113,6 +115,8 @@ def main() -> None:
     p.add_argument("--images", type=int, default=100)
     p.add_argument("--seconds", type=float, default=100)
     args = p.parse_args()
+    if not args.data and not CSV.is_file():
+        raise SystemExit(f"nothing is measured yet: give --data FOLDER, which writes {CSV}")
     if args.data:
         measure(args.data, args.images, args.seconds)
     table, page = draw(rows()), DOCS / "explain.md"
