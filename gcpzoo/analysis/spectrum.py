@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,6 +142,26 @@ def pooled_features(model: Any, images: Tensor) -> Tensor:
     return features if model.fusion == "all" else features[:, :, model.backbone.num_prefix_tokens :]
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation, and every part of it back to its own mode afterwards.
+
+    >>> model = nn.Dropout().train()
+    >>> with evaluating(model):
+    ...     print(model.training)
+    False
+    >>> model.training
+    True
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 @torch.no_grad()
 def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     """Summarize the covariance that a network's head sees of a batch; the network's mode is left as it was.
@@ -154,11 +176,6 @@ def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     True
     """
     x = images.flatten(0, 1) if images.ndim == 5 else images
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         features = pooled_features(model, x)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return summarize(head_spectra(model.head, features)["covariance"], positions=features.shape[2] * features.shape[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,36 @@ def add_legend(axis: Any, **where: Any) -> None:
     """
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, labelcolor=TEXT, **where)
+
+
+def label_lines(axis: Any, gap: float = 0.075) -> None:
+    """Write each line's label beside its last point, in its color; labels that would overlap move apart.
+
+    Args:
+        axis: whose lines and limits are final.
+        gap: least distance of two labels, as a share of the axis's height.
+
+    >>> _, (axis,) = new_figure(3, 2)
+    >>> _ = axis.plot([0, 1], [1, 1], label="one"), axis.plot([0, 1], [1, 1], label="other")
+    >>> label_lines(axis)
+    >>> [text.get_text() for text in axis.texts]
+    ['one', 'other']
+    """
+    ends, _ = [], axis.get_ylim()  # asking for the limits makes matplotlib compute them
+    for line in axis.lines:
+        if len(line.get_xdata()) and not str(line.get_label()).startswith("_"):
+            end = axis.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
+            ends.append([float(axis.transAxes.inverted().transform(end)[1]), line])
+    ends.sort(key=lambda end: end[0])
+    for before, end in itertools.pairwise(ends):
+        end[0] = max(end[0], before[0] + gap)
+    if ends and (above := ends[-1][0] - 1) > 0:  # the topmost stays beside the axis, the others below it
+        ends[-1][0] -= above
+        for end, after in zip(ends[-2::-1], ends[:0:-1]):
+            end[0] = min(end[0], after[0] - gap)
+    for y, line in ends:
+        where = {"transform": axis.transAxes, "va": "center", "ha": "left", "clip_on": False}
+        axis.text(1.02, y, line.get_label(), color=line.get_color(), fontsize=8.5, **where)
 
 
 def explain_below(figure: Any, text: str) -> None:

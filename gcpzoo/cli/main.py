@@ -39,9 +39,16 @@ COMMANDS = (
     "probe",
     "benchmark",
     "analyze",
+    "explain",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
+EXTRAS = {
+    "gdown": "authors",
+    "pytorch_grad_cam": "explain",
+    "optuna": "sweep",
+    "tensorboard": "tensorboard",
+    "torchcodec": "fast",
+}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from gcpzoo.cli.generations import SeveralTrainings
+from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
@@ -259,6 +260,7 @@ class ZooCLI(LightningCLI):
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)
+            self._show_mistakes()
             print_summary(self.trainer, self.output)
         else:
             self.trainer.fit(**kwargs)
@@ -269,12 +271,20 @@ class ZooCLI(LightningCLI):
             return
         if evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)
+            self._show_mistakes()
         print_summary(self.trainer, self.output)
+
+    def _show_mistakes(self) -> None:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
+            table = next(c for c in self.trainer.callbacks if isinstance(c, TestPredictions)).table
+            write_mistakes(table, self.model.model, self.datamodule, self.output)
 
     def after_test(self) -> None:
+        self._show_mistakes()
         print_summary(self.trainer, self.output)
 
-    after_validate = after_test
+    def after_validate(self) -> None:
+        print_summary(self.trainer, self.output)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class of every image of the data into ``predictions.csv``."""
