@@ -35,9 +35,18 @@ COMMANDS = (
     "sweep",
     "report",
     "probe",
+    "export",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
+EXTRAS = {
+    "gdown": "authors",
+    "optuna": "sweep",
+    "tensorboard": "tensorboard",
+    "torchcodec": "fast",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
