@@ -33,7 +33,7 @@ class CheckImages:
     >>> import gcpzoo
     >>> images = CheckImages.digits(gcpzoo.load("resnet18_isqrt.digits"))
     >>> next(images.batches()).shape, images.labels[:3]
-    (torch.Size([32, 3, 32, 32]), [1, 8, 7])
+    (torch.Size([32, 3, 32, 32]), [1, 4, 8])
     """
 
     preprocessing: Preprocessing

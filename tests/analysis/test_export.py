@@ -171,30 +171,24 @@ def test_a_file_whose_answers_are_not_the_models_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_float16_is_measured_and_the_metadata_travel_with_torch_export(cli: Cli, tmp_path: Path) -> None:
+def test_float16_is_measured_and_the_metadata_travel_with_torch_export(
+    cli: Cli, model: gcpzoo.GCPNet, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcpzoo.hub.loading.load", lambda name: model)
     code, out, err = cli(
-        "export", "--model", "resnet18_isqrt.digits", "--format", "torch_export", "--output", "d.pt2",
-        "--half", "float16", "--check", *_digits(tmp_path),
+        "export", "--model", "net", "--format", "torch_export", "--output", "net.pt2", "--half", "float16",
+        "--check", *files,
     )  # fmt: skip
     assert code == 0, err
+    assert "net.pt2: 0.4 MB, images (batch, 3, 32, 32) → logits (batch, 3), float16" in out
+    assert "checked by torch.export on 4 images: the given images" in out
     assert "float16: probabilities differ by at most 0.0" in out
-    assert "same class for 10 of 10" in out
-    assert "accuracy on 10 labelled images: 100.00 % before, 100.00 % in d.pt2" in out
+    assert "same class for 4 of 4" in out
+    assert "accuracy on 3 labelled images: 33.33 % before, 33.33 % in net.pt2" in out
     extra = {"gcpzoo.json": ""}
-    program = torch.export.load("d.pt2", extra_files=extra)
-    about = json.loads(extra["gcpzoo.json"])
-    assert about == describe(gcpzoo.load("resnet18_isqrt.digits"), "float16")
-    assert about["licence"] == "Apache-2.0"
+    program = torch.export.load("net.pt2", extra_files=extra)
+    assert json.loads(extra["gcpzoo.json"]) == describe(model, "float16")
     assert {t.dtype for name, t in program.state_dict.items() if "conv" in name} == {torch.float16}
-
-
-def _digits(folder: Path) -> list[Path]:
-    """One image of every digit in folders of their names."""
-    known = CheckImages.digits(gcpzoo.load("resnet18_isqrt.digits"))
-    for image, label in zip(known.images, known.labels):
-        (folder / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
-        image.save(folder / "digits" / str(label) / "0.png")
-    return [folder / "digits"]
 
 
 def test_mistakes_are_answered_before_the_work(cli: Cli, small: gcpzoo.GCPNet, tmp_path: Path) -> None:
