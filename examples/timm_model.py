@@ -19,10 +19,8 @@ class Pooled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         f = self.backbone(x)  # a map (B, C, h, w), or tokens (B, N, C) with the class token first
-        if f.ndim == 3:
-            v = self.head(f[:, self.backbone.num_prefix_tokens :], tokens=True)
-        else:
-            v = self.head(f)
+        tokens = f.ndim == 3
+        v = self.head(f[:, self.backbone.num_prefix_tokens :] if tokens else f, tokens=tokens)
         return self.classifier(v)
 
 
