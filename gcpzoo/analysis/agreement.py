@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ class CheckImages:
         index = {name: i for i, name in enumerate(model.class_names or [])}
         labels = [index.get(Path(path).parent.name) for path in paths]
         return cls(model.preprocessing or Preprocessing(), list(paths), labels, "images given")
+
+    def at_most(self, number: int) -> CheckImages:
+        """Take so many images at most, at equal distances, so that all folders are represented.
+
+        >>> import gcpzoo
+        >>> images = CheckImages.digits(gcpzoo.create_model("resnet18", "gap", 3, until="layer1"))
+        >>> len(images.at_most(40).images), len(images.at_most(64).images)
+        (40, 64)
+        """
+        n = len(self.images)
+        kept = range(n) if n <= number else [i * n // number for i in range(number)]
+        return replace(self, images=[self.images[i] for i in kept], labels=[self.labels[i] for i in kept])
 
     def batches(self) -> Iterator[Tensor]:
         """Yield uint8 ``(B, 3, h, w)``, 32 images at most.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -272,9 +273,11 @@ def _no_operator(model: GCPNet, error: Exception) -> ZooError:
             remedies.insert(0, "--root minimax (a root of matrix products; the difference is measured and printed)")
         except ZooError:
             pass
-    return ZooError(
-        f"a model with the head {head!r} cannot become ONNX: {_innermost(error)}; what works: {', or '.join(remedies)}"
-    )
+    reason = _innermost(error)
+    if lacking := re.search(r"No ONNX function found for .*?op='([\w.]+)'", reason):
+        reason = f"it has no operator for {lacking[1]}"
+    works = ", or ".join(remedies)
+    return ZooError(f"a model with the head {head!r} cannot become ONNX: {reason}; what works: {works}")
 
 
 def _innermost(error: BaseException) -> str:

@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--root", metavar="ROOT", help="exchange the head's matrix root; minimax is one that ONNX has")
     p.add_argument("--half", choices=("float16",), help="weights in half the bytes; the covariance stays in float32")
     p.add_argument("--int8", action="store_true", help="the backbone in INT8, the covariance in float32; ONNX only")
-    p.add_argument("--calibration", nargs="+", metavar="FOLDER", help="some hundred typical images for --int8")
+    p.add_argument("--calibration", nargs="+", metavar="FOLDER", help="typical images for --int8; 512 of them are used")
     p.add_argument(
         "--check",
         nargs="+",

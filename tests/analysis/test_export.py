@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -95,7 +96,20 @@ def test_the_metadata_say_what_a_caller_must_know(exported: Exported) -> None:
     assert (about["head"], about["root"], about["precision"]) == ("mpn_cov", "minimax", "float32")
     rule = about["preprocessing"]
     assert (rule["resize"], rule["crop"], rule["interpolation"], rule["mean"]) == (36, 32, "bicubic", [0.2, 0.5, 0.6])
+    assert rule["steps"][1:3] == [
+        "resize its shorter side to 36, the longer one in proportion, rounded down, bicubic, with antialiasing, as "
+        "Pillow's Image.resize",
+        "crop the 32×32 center; black borders where the image is smaller",
+    ]
     assert about["licence"] == "none stated"
+
+
+def test_a_resize_to_a_rectangle_is_said_as_rows_and_columns(small: gcpzoo.GCPNet) -> None:
+    net = copy.copy(small)
+    net.preprocessing = Preprocessing(resize=(20, 30), crop=None)
+    about = describe(net)
+    assert about["input"]["shape"] == ["batch", 3, 20, 30]
+    assert about["preprocessing"]["steps"][1].startswith("resize it to 20 rows and 30 columns, bilinear")
 
 
 def test_the_file_runs_where_torch_cannot_be_imported(
@@ -120,10 +134,11 @@ def test_int8_leaves_the_covariance_alone(
     chosen = [nodes[name].op_type for name in quantizable(proto, model)]
     assert chosen == ["Conv"] * 6  # the stem, four of the stage, the reduction
     assert sum(node.op_type == "MatMul" for node in nodes.values()) > 5  # the root's, none of them chosen
-    onnx.save(quantize(proto, model, images), tmp_path / "int8.onnx")
+    quantized = quantize(proto, model, images)
+    onnx.save(quantized, tmp_path / "int8.onnx")
     before, after = (logits_of(onnx_network(p), images) for p in (exported.path, tmp_path / "int8.onnx"))
     assert 0 < float((before - after).norm() / before.norm()) < 0.1  # rounding to 7 and 8 bits
-    kept = [n.op_type for n in onnx.load(tmp_path / "int8.onnx").graph.node]
+    kept = [n.op_type for n in quantized.graph.node]
     assert kept.count("MatMul") == sum(node.op_type == "MatMul" for node in nodes.values())
 
 
@@ -149,7 +164,10 @@ def test_parts_with_a_covariance_inside_the_backbone_stay_in_float32() -> None:
 
 def test_a_root_without_onnx_operators_is_refused_with_what_works(model: gcpzoo.GCPNet, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_text("what was there before")
-    with pytest.raises(ZooError, match=r"'mpn_cov' cannot become ONNX.*eigh.*--root minimax.*--format torch_export"):
+    with pytest.raises(
+        ZooError,
+        match=r"'mpn_cov' cannot become ONNX: it has no operator for aten._linalg_eigh.*--root minimax.*--format torch_export",
+    ):
         export(model, tmp_path / "net.onnx")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["what was there before"]
 
@@ -191,7 +209,9 @@ def test_float16_is_measured_and_the_metadata_travel_with_torch_export(
     assert {t.dtype for name, t in program.state_dict.items() if "conv" in name} == {torch.float16}
 
 
-def test_mistakes_are_answered_before_the_work(cli: Cli, small: gcpzoo.GCPNet, tmp_path: Path) -> None:
+def test_mistakes_are_answered_before_the_work(
+    cli: Cli, small: gcpzoo.GCPNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def error(**options: object) -> str:
         with pytest.raises(ZooError) as raised:
             export(small, **{"path": tmp_path / "net.onnx", **options})  # type: ignore[arg-type]
@@ -215,6 +235,8 @@ def test_mistakes_are_answered_before_the_work(cli: Cli, small: gcpzoo.GCPNet, t
         average.classifier.weight[0, 0] = 1e6
     with pytest.raises(ZooError, match=r"float16 cannot hold the values of classifier.weight"):
         export(average, tmp_path / "net.onnx", half=True)
+    monkeypatch.setattr("gcpzoo.analysis.export.LARGEST", 1000)
+    assert "holds up to 2 GiB" in error()
     code, _, err = cli("export", "--model", "resnet18_isqrt.digits", "--output", "d.onnx", "--int8")
     assert (code, err.count("\n")) == (2, 1)
     assert "--int8 and --calibration FOLDER go together" in err
@@ -225,6 +247,13 @@ def test_without_onnx_the_extra_is_named(cli: Cli, monkeypatch: pytest.MonkeyPat
     code, _, err = cli("export", "--model", "resnet18_isqrt.digits", "--output", "d.onnx")
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'gcpzoo[export]'" in err
+
+
+def test_calibration_images_are_taken_from_all_folders(model: gcpzoo.GCPNet) -> None:
+    paths = [f"{name}/{i}.png" for name in ("cat", "dog", "Fuß") for i in range(10)]
+    taken = CheckImages.files(model, paths).at_most(6)
+    assert taken.images == ["cat/0.png", "cat/5.png", "dog/0.png", "dog/5.png", "Fuß/0.png", "Fuß/5.png"]
+    assert taken.labels == [0, 0, 1, 1, 2, 2]
 
 
 def test_answers_that_are_not_finite_are_refused() -> None:
