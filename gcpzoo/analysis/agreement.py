@@ -92,6 +92,11 @@ class CheckImages:
 
         Raises:
             ImageError: if a file cannot be read.
+
+        >>> import gcpzoo
+        >>> images = CheckImages.digits(gcpzoo.create_model("resnet18", "gap", 3, until="layer1"))
+        >>> [tuple(batch.shape) for batch in images.batches()]
+        [(32, 3, 224, 224), (32, 3, 224, 224)]
         """
         pixels = self.preprocessing.pixels()
         for start in range(0, len(self.images), BATCH):

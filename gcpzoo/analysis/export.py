@@ -44,6 +44,9 @@ class Deployed(nn.Module):
     torch.Size([1, 3])
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: GCPNet) -> None:
         super().__init__()
         self.model = model
