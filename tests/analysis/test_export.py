@@ -196,7 +196,7 @@ def test_float16_is_measured_and_the_metadata_travel_with_torch_export(
         "--check", *files,
     )  # fmt: skip
     assert code == 0, err
-    assert "net.pt2: 0.4 MB, images (batch, 3, 32, 32) → logits (batch, 3), float16" in out
+    assert "net.pt2: 0.5 MB, images (batch, 3, 32, 32) → logits (batch, 3), float16" in out
     assert "checked by torch.export on 4 images: the given images" in out
     assert "float16: probabilities differ by at most 0.0" in out
     assert "same class for 4 of 4" in out
