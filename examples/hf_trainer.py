@@ -1,6 +1,4 @@
-"""A model of the zoo in Hugging Face's Trainer, on the digits: pip install transformers accelerate, then
-python examples/hf_trainer.py
-"""
+"""A model of the zoo in Hugging Face's Trainer (pip install transformers accelerate): python examples/hf_trainer.py"""
 
 import tempfile
 
