@@ -47,7 +47,7 @@ def test_a_head_takes_the_maps_and_the_tokens_of_timm_models(name: str) -> None:
 def test_hugging_faces_trainer_trains_a_model() -> None:
     pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers accelerate")
     pytest.importorskip("accelerate", reason="accelerate is not installed: pip install transformers accelerate")
-    assert example("hf_trainer").main(epochs=1) > 0.5  # chance is 0.1
+    assert example("hf_trainer").main() > 0.8  # chance is 0.1
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
