@@ -40,14 +40,19 @@ COMMANDS = (
     "benchmark",
     "analyze",
     "explain",
+    "export",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {
     "gdown": "authors",
     "pytorch_grad_cam": "explain",
+    "corrupt_tta": "analyze",
     "optuna": "sweep",
     "tensorboard": "tensorboard",
     "torchcodec": "fast",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
 }
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
