@@ -18,6 +18,10 @@ EXAMPLES = {
         "gcpzoo test --model resnet18_isqrt.digits --data Digits",
         "gcpzoo test --config evaluate/cub.yaml --model MODEL --data.root FOLDER",
     ),
+    "analyze": (
+        "gcpzoo analyze resnet18_isqrt.digits --data Digits --only spectrum,calibration",
+        "gcpzoo analyze runs/mine --data FOLDER --control runs/gap --output analysis",
+    ),
     "benchmark": (
         "gcpzoo benchmark resnet18_isqrt.digits",
         "gcpzoo benchmark resnet50_isqrt --batch-size 8 --precision bfloat16",
@@ -26,6 +30,11 @@ EXAMPLES = {
     "check-data": ("gcpzoo check-data FOLDER", "gcpzoo check-data FOLDER --json"),
     "convert": ("gcpzoo convert FILE.pth.tar --source fast_mpn_cov --arch mpncovresnet50 --output FOLDER",),
     "demo": ("gcpzoo demo", "gcpzoo demo --data FOLDER --epochs 2"),
+    "explain": ("gcpzoo explain --model resnet18_isqrt.cub50 IMAGE.jpg --output explained",),
+    "export": (
+        "gcpzoo export --model resnet18_isqrt.cub50 --format onnx --output birds.onnx",
+        "gcpzoo export --model runs/mine --format onnx --output mine.onnx --root minimax --half float16",
+    ),
     "info": (
         "gcpzoo info resnet18_isqrt.cub50",
         "gcpzoo info resnet50_mpn_cov --size 448",

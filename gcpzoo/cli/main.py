@@ -44,15 +44,20 @@ COMMANDS = (
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {
-    "gdown": "authors",
-    "pytorch_grad_cam": "explain",
     "corrupt_tta": "analyze",
-    "optuna": "sweep",
-    "tensorboard": "tensorboard",
-    "torchcodec": "fast",
+    "fastapi": "serve",
+    "gdown": "authors",
+    "gradio": "app",
+    "multipart": "serve",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "optuna": "sweep",
+    "pytorch_grad_cam": "explain",
+    "tensorboard": "tensorboard",
+    "torchcodec": "fast",
+    "uvicorn": "serve",
+    "wandb": "wandb",
 }
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
