@@ -5,7 +5,7 @@
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
 # make browser  open a report in headless Chromium, without a network; skipped where there is none
-# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md, configs/paper
+# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/evidence.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -57,7 +57,7 @@ browser: $(READY)
 
 docs: $(READY)
 	$(BIN)/gcpzoo card
-	$(BIN)/python docs/make_results.py
+	$(BIN)/python docs/make_evidence.py
 	$(BIN)/python docs/make_heads.py
 	$(BIN)/python docs/make_configs.py
 

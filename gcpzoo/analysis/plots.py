@@ -76,38 +76,6 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path) -> 
     figure.savefig(path)
 
 
-def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw the final test accuracy for each data set and head, and the spectra of the first data set.
-
-    Args:
-        reports: data set → head → the content of ``metrics.json`` with the entry ``spectrum``.
-        path: the PNG to write.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "comparison.png"
-    >>> report = {"test": {"top1": 0.9}, "spectrum": {"covariance": [1.0, 0.1]}}
-    >>> comparison({"digits": {"isqrt": report}}, path)
-    >>> path.is_file()
-    True
-    """
-    figure, (left, right) = _figure(10, 3.8, 2)
-    heads = list(dict.fromkeys(h for runs in reports.values() for h in runs))
-    width = 0.8 / len(heads)
-    for k, (color, head) in enumerate(zip(COLORS, heads)):
-        at = [i + k * width for i, runs in enumerate(reports.values()) if head in runs]
-        values = [100 * runs[head]["test"]["top1"] for runs in reports.values() if head in runs]
-        bars = left.bar(at, values, 0.9 * width, color=color, label=head)
-        left.bar_label(bars, fmt="%.2f", fontsize=7)
-    left.set_xticks([i + 0.4 - width / 2 for i in range(len(reports))], list(reports))
-    lowest = min(100 * run["test"]["top1"] for runs in reports.values() for run in runs.values())
-    left.set(ylabel="top-1 accuracy (%), final epoch", ylim=(max(0, 10 * (lowest // 10) - 10), 102))
-    left.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
-    name, runs = next(iter(reports.items()))
-    draw_spectra(right, {head: r["spectrum"] for head, r in runs.items()})
-    right.set_title(f"spectra, {name}", fontsize=9)
-    figure.savefig(path)
-
-
 def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
     """Draw eigenvalues relative to the largest on a logarithmic axis: dashed before the normalization, solid after it.
 

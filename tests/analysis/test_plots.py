@@ -42,16 +42,6 @@ def test_training_curves_show_the_loss_and_the_accuracy_in_per_cent(drawn: list[
         assert lines["isqrt, training"].get_linestyle() == "--"
 
 
-@pytest.mark.parametrize(("lowest", "bottom"), [(0.83, 70), (0.7, 60), (0.05, 0)])
-def test_a_comparison_shows_every_bar(lowest: float, bottom: int, drawn: list[Figure]) -> None:
-    spectrum = {"covariance": [1.0, 0.1]}
-    runs = {head: {"test": {"top1": t}, "spectrum": spectrum} for head, t in (("gap", lowest), ("isqrt", 0.9))}
-    plots.comparison({"digits": runs, "birds": {"isqrt": runs["isqrt"]}}, Path("x.png"))
-    axis = drawn[0].axes[0]
-    assert [bar.get_height() for bar in axis.patches] == pytest.approx([100 * lowest, 90, 90])
-    assert axis.get_ylim()[0] == bottom
-
-
 def test_spectra_are_drawn_down_to_the_smallest_that_shows(drawn: list[Figure]) -> None:
     plots.covariance_spectrum({"isqrt": {"covariance": [1.0, 0.0], "normalized": [1.0, 0.5]}}, Path("x.png"))
     lines = {line.get_label(): list(line.get_ydata()) for line in drawn[0].axes[0].lines}
