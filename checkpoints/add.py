@@ -137,7 +137,7 @@ def check_size(name: str, size: int, folder: Path = HERE) -> None:
     others = sum(f.stat().st_size for f in folder.glob("*.safetensors") if f.name != f"{name}.safetensors")
     if others + size > MOST_IN_ALL:
         raise ZooError(
-            f"all weights must have at most {MOST_IN_ALL / 1e6:g} MB together, got {others / 1e6:.1f} + {size / 1e6:.1f}"
+            f"all weights must have {MOST_IN_ALL / 1e6:g} MB at most, got {others / 1e6:.1f} + {size / 1e6:.1f}"
         )
 
 

@@ -23,7 +23,7 @@ FEWEST_SEEDS = 3
 NUMBER = re.compile(r"\[\[(.*?)\]\]")
 TITLE = ("data · backbone · settings", "head", "seeds", "epochs", "top-1 %", "to {control}, over seeds",
          "over test images", "epochs to {control}'s final", "minutes", "verdict")  # fmt: skip
-TABLE_KEYS = ("table", "text", "columns", "value", "better", "group", "control")
+TABLE_KEYS = ("table", "text", "columns", "where", "value", "better", "by", "group", "control")
 Rows = list[tuple[str, ...]]
 
 
@@ -155,38 +155,42 @@ def _apart(*kinds: tuple[Estimate | None, Estimate | None]) -> Verdict:
 def measured_table(table: Mapping[str, Any], folder: Path) -> tuple[str, list[Verdict]]:
     """Lay out a table of another command, and judge one of its columns against the control, paired by seed.
 
-    Without several seeds nothing is decided; the text then says on which side the figures lie.
+    Without three seeds nothing is decided; the text then says on which side the figures lie.
+
+    Raises:
+        ZooError: if a column is not there, or two rows are of the same head, seed and group.
     """
     for key in table:
         if key not in TABLE_KEYS:
             raise unknown_name("key of a table", str(key), TABLE_KEYS)
-    path = folder / f"{table['table']}.csv"
+    path, by, where = folder / f"{table['table']}.csv", table.get("by", "head"), table.get("where") or {}
     columns, rows = read(path)
-    for name in [*table["columns"], *(table[k] for k in ("value",) if k in table), *table.get("group", [])]:
+    judged = [by, table["value"]] if "value" in table else []
+    for name in [*table["columns"], *judged, *table.get("group", []), *where]:
         if name not in columns:
             raise unknown_name(f"column of {path.name}", name, columns)
-    text = markdown(table["columns"], [tuple(row[c] for c in table["columns"]) for row in rows])
-    parts, verdicts = [table["text"], text], []
-    if "value" in table:
-        sign = {"higher": 1, "lower": -1}[table["better"]]
-        groups: dict[Any, dict[str, dict[int, float]]] = {}
-        for row in rows:
-            group = groups.setdefault(tuple(row[c] for c in table.get("group", [])), {})
-            group.setdefault(row["head"], {})[int(row.get("seed") or 0)] = sign * float(row[table["value"]])
-        better = 0
-        for group in groups.values():
-            control = group.get(table["control"])
-            for head, values in group.items():
-                if control is None or head == table["control"]:
-                    continue
-                if (found := paired_difference(values, control)) is not None:
-                    better += found.mean > 0
-                    verdicts.append(judge(found, found))
-        parts.append(
-            f"`{table['value']}` is {table['better']} than with `{table['control']}` in {better} of {len(verdicts)} "
-            "comparisons; verdicts are over seeds alone here."
-        )
-    return "\n\n".join(parts), verdicts
+    rows = [row for row in rows if all(row[c] in map(str, v if isinstance(v, list) else [v]) for c, v in where.items())]
+    parts = [table["text"], markdown(table["columns"], [tuple(row[c] for c in table["columns"]) for row in rows])]
+    if not judged:
+        return "\n\n".join(parts), []
+    groups: dict[Any, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        group = groups.setdefault(tuple(row[c] for c in table.get("group", [])), {})
+        values = group.setdefault(row[by], {})
+        if (seed := int(row.get("seed") or 0)) in values:
+            raise ZooError(f"{path.name}: {row[by]}, seed {seed}, has several rows: tell them apart by group or where")
+        values[seed] = {"higher": 1, "lower": -1}[table["better"]] * float(row[table["value"]])
+    found = [
+        difference
+        for group in groups.values()
+        for head, values in group.items()
+        if head != table["control"] and (difference := paired_difference(values, group.get(table["control"], {})))
+    ]
+    parts.append(
+        f"`{table['value']}` is {table['better']} than with `{table['control']}` in {sum(d.mean > 0 for d in found)} "
+        f"of {len(found)} comparisons; their verdicts are over seeds alone."
+    )
+    return "\n\n".join(parts), [judge(d, d) for d in found]
 
 
 def count(verdicts: Sequence[Verdict]) -> str:

@@ -40,13 +40,13 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: written by docs/make_evidence.py -->", "<!-- results: to here -->"
 CLAIM_KEYS = ("claim", "source", "control", "heads", "results", "where", "margin", "more_on", "tables", "note")
 RULE = """How a verdict is found. The difference in top-1 accuracy to the control has two 95 % intervals: over seeds
-(trainings with the same seed, Student's t) and over test images (10,000 bootstrap samples of them, with the answers of
-these very networks). A comparison **holds** where both lie above zero, **does not hold** where both lie below it, and
-is **not decided** at this size otherwise, or where there are fewer than three seeds. Where a claim is that a head is
-not worse, it names a margin: the comparison holds where both intervals lie above −margin. Intervals are not corrected for
-their number: about one in twenty excludes zero by chance. Heads stand beside their control on the same data, backbone
-and images, with the same budget of search for their learning rates on validation images; test images are looked at
-once, after the final epoch."""
+(trainings with the same seed, Student's t) and over test images (10,000 bootstrap samples of them, with the answers
+of these very networks). A comparison **holds** where both lie above zero, **does not hold** where both lie below it,
+and is **not decided** at this size otherwise, or where there are fewer than three seeds. Where a claim is that a head
+is not worse, it names a margin: the comparison holds where both intervals lie above −margin. Intervals are not
+corrected for their number: about one in twenty excludes zero by chance. Heads stand beside their control on the same
+data, backbone and images, with the same budget of search for their learning rates on validation images; test images
+are looked at once, after the final epoch."""
 Claim = Mapping[str, Any]
 
 

@@ -271,14 +271,18 @@ def _record(path: Path) -> Record:
     return parse_record(text, path.stem)
 
 
-@cache
 def in_package() -> frozenset[str]:
     """Name the embedded checkpoints that the installed package carries: the smallest.
 
     >>> "resnet18_isqrt.digits" in in_package()
     True
     """
-    embedded = [r for r in map(get_record, _names(_folder())) if r.kind == "embedded"]
+    return _smallest(_folder())
+
+
+@cache
+def _smallest(folder: Path) -> frozenset[str]:
+    embedded = [r for name in _names(folder) if (r := _record(folder / f"{name}.yaml")).kind == "embedded"]
     return frozenset(r.name for r in sorted(embedded, key=lambda r: (r.size or 0, r.name))[:IN_PACKAGE])
 
 
