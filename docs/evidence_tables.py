@@ -16,6 +16,7 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import Block, HeadResult, Training, collect, compare, percent, reached
 from gcpzoo.experiments.statistics import Estimate, paired_difference
 from gcpzoo.hub.card import markdown
+from gcpzoo.hub.records import Record
 
 Verdict = Literal["holds", "does not hold", "not decided"]
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
@@ -191,6 +192,33 @@ def measured_table(table: Mapping[str, Any], folder: Path) -> tuple[str, list[Ve
         f"of {len(found)} comparisons; their verdicts are over seeds alone."
     )
     return "\n\n".join(parts), [judge(d, d) for d in found]
+
+
+def tables(folder: Path) -> list[str]:
+    """List the tables of results by their names."""
+    return sorted(path.stem for path in folder.glob("*.csv") if "." not in path.stem)
+
+
+def check_records(records: Sequence[Record], folder: Path) -> None:
+    """Check that the records of checkpoints say of their trainings what the tables say.
+
+    Raises:
+        ZooError: if a training is in no table, or the mean over its seeds is another.
+    """
+    if not any(record.trainings for record in records):
+        return
+    files = [path for name in tables(folder) if {"run", "test/top1"} <= {*read(path := folder / f"{name}.csv")[0]}]
+    found = {run.about["run"]: (run, path) for path in files for run in collect([path])}
+    for record in records:
+        if not (known := record.trainings):
+            continue
+        if known["run"] not in found:
+            raise ZooError(f"{record.name}: {known['run']} is in no table of docs/evidence: gather its sweep")
+        training, path = found[known["run"]]
+        cell = [run.test for run in collect([path]) if run.labels == training.labels and run.test is not None]
+        if abs(100 * np.mean(cell) - known["top1"]["mean"]) > 0.006:
+            told = f"says {known['top1']['mean']}, docs/evidence {100 * np.mean(cell):.2f}"
+            raise ZooError(f"{record.name}: its record {told}: run checkpoints/add.py again")
 
 
 def count(verdicts: Sequence[Verdict]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from evidence_tables import (
     TITLE,
     Verdict,
+    check_records,
     chosen_rates,
     count,
     fill_in,
@@ -26,6 +27,7 @@ from evidence_tables import (
     more_on,
     result_rows,
     select,
+    tables,
 )
 from gather_evidence import EVIDENCE, gather
 
@@ -33,6 +35,7 @@ from gcpzoo.analysis import figures
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import THICK_AND_DOTTED, Block, Training, differences
 from gcpzoo.hub.card import markdown
+from gcpzoo.hub.records import get_record, list_models
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import replacing
 
@@ -66,11 +69,6 @@ def load_claims(folder: Path = EVIDENCE) -> dict[str, Any]:
         if name not in claims["commands"]:
             raise ZooError(f"{path}: commands must name the command behind {name}.csv")
     return claims
-
-
-def tables(folder: Path) -> list[str]:
-    """List the tables of results by their names."""
-    return sorted(path.stem for path in folder.glob("*.csv") if "." not in path.stem)
 
 
 def page(claims: Mapping[str, Any], folder: Path = EVIDENCE) -> tuple[str, dict[str, str]]:
@@ -182,6 +180,7 @@ def main() -> None:
             for path in gather(args.gather, args.name or args.gather.resolve().stem):
                 print(f"wrote {path.relative_to(ROOT)}")
         claims = load_claims()
+        check_records([get_record(name) for name in list_models()], EVIDENCE)
         text, drawings = page(claims)
         table, drawings["gain.svg"] = readme_table(claims["readme"])
         before, rest = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,9 +13,11 @@ import matplotlib
 import pytest
 from sweep_folder import write_sweep
 
+import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report import Block, HeadResult, Training
 from gcpzoo.experiments.statistics import Estimate
+from gcpzoo.hub.records import get_record
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {"pets": "gcpzoo sweep pets.yaml", "textures": "gcpzoo sweep textures.yaml", "noise": "gcpzoo analyze"}
@@ -57,6 +60,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_committed_pages_are_what_the_command_writes(make: ModuleType) -> None:
+    from evidence_tables import check_records
+
+    check_records([get_record(name) for name in gcpzoo.list_models()], make.EVIDENCE)
     claims = make.load_claims()
     text, drawings = make.page(claims)
     table, drawings["gain.svg"] = make.readme_table(claims["readme"])
@@ -153,14 +159,9 @@ def test_a_verdict_needs_both_intervals(seeds: Any, images: Any, margin: float, 
 
 def test_a_claim_shows_its_losses_as_plainly_as_its_gains(make: ModuleType, evidence: Path) -> None:
     text, drawings = make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
-    told = {
-        row.split(" | ")[1]: row.strip(" |").split(" | ")[-1]
-        for row in text.splitlines()
-        if "| `" in row and "gcpzoo" not in row
-    }
-    told.pop("`gap`")
-    assert told == {"`isqrt`": "holds", "`worse`": "does not hold",
-                    "`close`": "not decided"}  # fmt: skip
+    told = {cells[1]: cells[-1] for row in text.splitlines() if len(cells := row.strip(" |").split(" | ")) > 8}
+    told = {head: verdict for head, verdict in told.items() if head in ("`isqrt`", "`worse`", "`close`")}
+    assert told == {"`isqrt`": "holds", "`worse`": "does not hold", "`close`": "not decided"}
     assert "+20.00 (+17.52 to +22.48)" in text
     assert "Outcome: **holds in 1, does not hold in 1, not decided in 1 of 3 comparisons**." in text
     assert "```bash\ngcpzoo sweep pets.yaml\n```" in text
@@ -249,3 +250,15 @@ def test_advice_takes_its_figures_from_the_tables_or_is_refused(evidence: Path) 
     for wrong in ("[[pets pets resnet18 bdc]]", "[[pets cars resnet18 isqrt]]", "[[pets isqrt]]"):
         with pytest.raises(ZooError, match="claims.yaml"):
             fill_in(wrong, evidence)
+
+
+def test_records_of_trainings_must_agree_with_the_tables(evidence: Path) -> None:
+    from evidence_tables import check_records
+
+    known = {"run": "pets_isqrt_seed0", "top1": {"mean": 90.0}}
+    record = replace(get_record("resnet18_isqrt.digits"), trainings=known)
+    check_records([record, get_record("resnet18_isqrt.cub50")], evidence)
+    with pytest.raises(ZooError, match=r"resnet18_isqrt\.digits: .* says 91\.0, docs/evidence 90\.00"):
+        check_records([replace(record, trainings=known | {"top1": {"mean": 91.0}})], evidence)
+    with pytest.raises(ZooError, match="gather its sweep"):
+        check_records([replace(record, trainings=known | {"run": "other"})], evidence)
