@@ -21,7 +21,7 @@ PLACE = re.compile(r"(?:(?<=[\s'\"=(:,])|^)(?!//)(?:~|/)[^\s'\",;)]*/(?=[^\s'\",
 Row = Mapping[str, Any]
 
 
-def gather(source: Path, name: str, folder: Path = EVIDENCE) -> list[Path]:
+def gather(source: Path, name: str, folder: Path = EVIDENCE, beside: Sequence[Path] = ()) -> list[Path]:
     """Write ``NAME.csv``, ``NAME.trials.csv`` and ``NAME.differences.csv`` from a sweep, or ``NAME.csv`` from a table.
 
     The differences are those of every pair of heads over test images, by bootstrap: they need the predictions, which
@@ -31,6 +31,7 @@ def gather(source: Path, name: str, folder: Path = EVIDENCE) -> list[Path]:
         source: output of ``gcpzoo sweep``, or a table of another command.
         name: of the files.
         folder: to write into.
+        beside: outputs of other sweeps on the same data, whose heads are compared with those of this one too.
 
     Raises:
         ZooError: if there is nothing to gather, or no training is done yet.
@@ -46,7 +47,7 @@ def gather(source: Path, name: str, folder: Path = EVIDENCE) -> list[Path]:
         raise ZooError(f"{source}: no training is done yet, so there is nothing to gather")
     written = [write(folder / f"{name}.csv", *read(source / RESULTS))]
     further = {TRIALS: read(source / TRIED) if (source / TRIED).is_file() else ([], [])}
-    further[DIFFERENCES] = differences(trainings)
+    further[DIFFERENCES] = differences(trainings, collect([source, *beside]) if beside else trainings)
     for end, (columns, rows) in further.items():
         path = folder / f"{name}{end}.csv"
         if rows:
@@ -56,14 +57,15 @@ def gather(source: Path, name: str, folder: Path = EVIDENCE) -> list[Path]:
     return written
 
 
-def differences(trainings: Sequence[Training]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Compare every head with every other over test images, on the same data, backbone and settings."""
+def differences(own: Sequence[Training], every: Sequence[Training]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Compare a sweep's heads with every other over test images, on the same data, backbone and settings."""
     rows = []
-    for control in dict.fromkeys(run.labels["head"] for run in trainings if run.test is not None):
-        for block in compare(trainings, control):
+    for control in dict.fromkeys(run.labels["head"] for run in every if run.test is not None):
+        for block in compare(every, control):
             base = block.get(control)
+            of_sweep = {run.labels["head"] for run in own if run.labels.items() >= block.labels.items()}
             for head in block.heads:
-                if base is None or (found := head.over_images) is None:
+                if base is None or (found := head.over_images) is None or not of_sweep & {head.name, control}:
                     continue
                 seeds = sorted({run.seed for run in head.runs} & {run.seed for run in base.runs})
                 figures = {"mean": found.mean, "low": found.low, "high": found.high}

@@ -3,6 +3,7 @@
 
     python docs/make_evidence.py                                  # the pages, from docs/evidence/*.csv and claims.yaml
     python docs/make_evidence.py --gather runs/resnet18           # first take the results of a sweep as resnet18.csv
+    python docs/make_evidence.py --gather runs/roots --beside runs/resnet18     # heads of two sweeps, on the same data
     python docs/make_evidence.py --gather roots.csv --as roots    # or a table of another command
 
 docs/evidence/claims.yaml says which results belong to which claim; no figure stands in it.
@@ -79,7 +80,10 @@ def page(claims: Mapping[str, Any], folder: Path = EVIDENCE) -> tuple[str, dict[
         text, outcome = _section(number, claim, claims["commands"], folder, drawings)
         summary.append((f"[{number}](#claim-{number})", claim["claim"], claim["source"], outcome))
         sections.append(text)
-    commands = [(f"[{name}.csv](evidence/{name}.csv)", f"`{claims['commands'][name]}`") for name in tables(folder)]
+    commands = [
+        (f"[{name}.csv](evidence/{name}.csv)", f"`{claims['commands'][name].strip()}`".replace("\n", "`<br>`"))
+        for name in tables(folder)
+    ]
     parts = [
         "# Evidence",
         "Written by `python docs/make_evidence.py` from `docs/evidence`; change those files, not this page. It holds "
@@ -130,7 +134,7 @@ def _section(
     outcome = count(verdicts) if verdicts else "not measured"
     lines.append(f"Outcome: **{outcome}**.")
     if verdicts:
-        lines.append("```bash\n" + "\n".join(commands[name] for name in sorted(used)) + "\n```")
+        lines.append("```bash\n" + "\n".join(commands[name].strip() for name in sorted(used)) + "\n```")
     return "\n\n".join(lines), outcome
 
 
@@ -173,11 +177,12 @@ def main() -> None:
     """Gather, if asked, then write all pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gather", type=Path, metavar="SOURCE", help="output of a sweep, or a CSV file, to take first")
+    parser.add_argument("--beside", type=Path, nargs="+", default=[], help="sweeps whose heads it is compared with too")
     parser.add_argument("--as", dest="name", metavar="NAME", help="of the table; default: the source's own name")
     args = parser.parse_args()
     try:
         if args.gather:
-            for path in gather(args.gather, args.name or args.gather.resolve().stem):
+            for path in gather(args.gather, args.name or args.gather.resolve().stem, beside=args.beside):
                 print(f"wrote {path.relative_to(ROOT)}")
         claims = load_claims()
         check_records([get_record(name) for name in list_models()], EVIDENCE)

@@ -107,6 +107,22 @@ def test_gathering_compares_every_pair_of_heads_over_test_images(evidence: Path)
     assert 0.1 < float(found["isqrt", "gap"]["low"]) < 0.2 < float(found["isqrt", "gap"]["high"]) < 0.3
 
 
+def test_heads_of_two_sweeps_are_compared_where_it_is_asked_for(make: ModuleType, pets: Path, tmp_path: Path) -> None:
+    other = write_sweep(tmp_path / "roots", {"minimax": {0: 0.95, 1: 0.94, 2: 0.96}})
+    make.gather(other, "roots", tmp_path / "alone")
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["roots.csv"]
+    make.gather(pets, "pets", tmp_path / "both")
+    make.gather(other, "roots", tmp_path / "both", beside=[pets])
+    pairs = {(row["head"], row["control"]) for row in rows(tmp_path / "both" / "roots.differences.csv")}
+    assert pairs == {pair for head in SHARES for pair in ((head, "minimax"), ("minimax", head))}
+    assert {row["head"] for row in rows(tmp_path / "both" / "roots.csv")} == {"minimax"}
+    claim = CLAIM | {"results": ["pets", "roots"], "control": "isqrt", "heads": ["minimax"]}
+    text, _ = make.page(
+        {"commands": COMMANDS | {"roots": "gcpzoo sweep roots.yaml"}, "claims": [claim]}, tmp_path / "both"
+    )
+    assert "Outcome: **holds in 1 of 1 comparison**." in text
+
+
 def test_gathering_again_removes_what_the_sweep_has_no_more(make: ModuleType, pets: Path, tmp_path: Path) -> None:
     (tmp_path / "pets.trials.csv").write_text("old")
     make.gather(pets, "pets", tmp_path)

@@ -1,4 +1,4 @@
-"""The demonstration's question: what does the head matter where training images are few?"""
+"""The demonstration's question: does the head matter where training images are few?"""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def measure(trunk: str, shots: tuple[int, ...] = SHOTS, draws: int = DRAWS) -> C
             model = network(trunk, head)
             features[head] = [extract(model, data, split, folder=Path(place)) for split in ("train", "test")]
     features["both"] = [join(*parts) for parts in zip(features["gap"], features["isqrt"])]
-    return {head: learning_curve(*features[head], shots, draws, HELD_OUT) for head in HEADS}
+    return {head: learning_curve(train, test, shots, draws, HELD_OUT) for head, (train, test) in features.items()}
 
 
 def network(trunk: str, head: str) -> Any:

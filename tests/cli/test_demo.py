@@ -97,7 +97,11 @@ def test_a_model_that_does_not_reproduce_its_record_ends_the_demo() -> None:
         run(Commands(top1=recorded - 0.0001))
 
 
-def test_few_images_are_learned_from_with_every_head_and_shown_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_images_are_learned_from_with_every_head_and_shown_as_they_come(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_images, "SIDE", 16)  # for speed
+    monkeypatch.setattr(few_images, "TRUNKS", {"random": "random weights"})
     found = few_images.few_images(Path(), demo.say, shots=(1, 5), draws=3)
     out = capsys.readouterr().out
     for trunk in few_images.TRUNKS:

@@ -157,8 +157,13 @@ def differences(blocks: Sequence[Block], order: dict[str, int]) -> list[dict[str
         for head in block.heads:
             if head.over_seeds is not None:
                 second = _interval(head.over_images) if head.over_images else {"low": None, "high": None}
-                base = {"group": block.title, "name": head.name, "series": order[head.name], "points": []}
-                rows.append({**base, **_interval(head.over_seeds), "low2": second["low"], "high2": second["high"]})
+                row: dict[str, Any] = {
+                    "group": block.title,
+                    "name": head.name,
+                    "series": order[head.name],
+                    "points": [],
+                }
+                rows.append(row | _interval(head.over_seeds) | {"low2": second["low"], "high2": second["high"]})
     return rows
 
 
