@@ -157,13 +157,9 @@ def differences(blocks: Sequence[Block], order: dict[str, int]) -> list[dict[str
         for head in block.heads:
             if head.over_seeds is not None:
                 second = _interval(head.over_images) if head.over_images else {"low": None, "high": None}
-                row: dict[str, Any] = {
-                    "group": block.title,
-                    "name": head.name,
-                    "series": order[head.name],
-                    "points": [],
-                }
-                rows.append(row | _interval(head.over_seeds) | {"low2": second["low"], "high2": second["high"]})
+                row: dict[str, Any] = {"group": block.title, "name": head.name, "series": order[head.name]}
+                row |= {"points": [], "low2": second["low"], "high2": second["high"]}
+                rows.append(row | _interval(head.over_seeds))
     return rows
 
 
