@@ -80,10 +80,8 @@ def page(claims: Mapping[str, Any], folder: Path = EVIDENCE) -> tuple[str, dict[
         text, outcome = _section(number, claim, claims["commands"], folder, drawings)
         summary.append((f"[{number}](#claim-{number})", claim["claim"], claim["source"], outcome))
         sections.append(text)
-    commands = [
-        (f"[{name}.csv](evidence/{name}.csv)", f"`{claims['commands'][name].strip()}`".replace("\n", "`<br>`"))
-        for name in tables(folder)
-    ]
+    told = {name: "<br>".join(f"`{line}`" for line in claims["commands"][name].splitlines()) for name in tables(folder)}
+    commands = [(f"[{name}.csv](evidence/{name}.csv)", text) for name, text in told.items()]
     parts = [
         "# Evidence",
         "Written by `python docs/make_evidence.py` from `docs/evidence`; change those files, not this page. It holds "
