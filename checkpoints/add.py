@@ -78,7 +78,7 @@ def find_in_sweep(folder: Path) -> tuple[Training, HeadResult, HeadResult | None
     """Find a run in the results of its sweep, with its head and the control; nothing of a run that is in no sweep.
 
     Raises:
-        ZooError: if it is not done, or not the first seed of its cell.
+        ZooError: if it or another seed of it or of the control is not done, or it is not the first seed.
     """
     output = folder.parent.parent
     if not (output / RESULTS).is_file():
@@ -89,10 +89,13 @@ def find_in_sweep(folder: Path) -> tuple[Training, HeadResult, HeadResult | None
             for training in head.runs:
                 if training.folder is None or training.folder.resolve() != folder:
                     continue
+                control = block.get(block.control)
+                if unfinished := head.unfinished + (control.unfinished if control else 0):
+                    raise ZooError(f"{block.title}: {unfinished} trainings are unfinished: end the sweep first")
                 first = min(other.seed for other in head.runs)
                 if training.seed != first:
                     raise ZooError(f"{folder.name} must be of the first seed, {first}: others would be a choice")
-                return training, head, block.get(block.control) if head.name != block.control else None
+                return training, head, control if head.name != block.control else None
     raise ZooError(f"{folder.name} is not among the trainings of {output / RESULTS} that are done")
 
 

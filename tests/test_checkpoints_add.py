@@ -126,6 +126,18 @@ def test_what_is_refused_writes_nothing(
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("head", ["gap", "isqrt"])
+def test_a_cell_with_unfinished_trainings_is_refused(
+    head: str, module: ModuleType, sweep: Path, tmp_path: Path
+) -> None:
+    table = sweep / "results.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if line.startswith(f"pets,resnet18,{head},2,2,"))
+    table.write_text("".join(lines[:last] + lines[last + 1 :]))
+    with pytest.raises(ZooError, match="1 trainings are unfinished: end the sweep first"):
+        module.add(arguments(sweep / "runs" / "pets_isqrt_seed0"), tmp_path / "checkpoints")
+
+
 def test_weights_too_large_alone_or_together_are_refused(module: ModuleType, tmp_path: Path) -> None:
     module.check_size("new", 13_000_000, tmp_path)
     with pytest.raises(ZooError, match=r"at most 13 MB, got 13\.1"):
