@@ -40,10 +40,8 @@ def few_images(folder: Path, say: Callable[[str], None], shots: tuple[int, ...] 
     say("Frozen trunks that no covariance head helped to train, and ridge regression on what the heads make of them.")
     say(f"{draws} draws of the digits to learn from; the penalty is chosen for each head among the same values, by its")
     say(f"accuracy on {HELD_OUT} training digits that none learns from.")
-    sizes = [network(next(iter(TRUNKS)), head).num_features for head in HEADS[:2]]
-    say(
-        f"gap gives {sizes[0]:,} numbers of an image, isqrt {sizes[1]:,}: more for the classifier to learn from and with."
-    )
+    sizes = [network("random", head).num_features for head in HEADS[:2]]
+    say(f"gap gives the classifier {sizes[0]:,} numbers of an image, isqrt {sizes[1]:,}.")
     found = {trunk: measure(trunk, shots, draws) for trunk in TRUNKS}
     panels: dict[str, dict[str, list[tuple[float, float, float, float]]]] = {}
     for trunk, curves in found.items():
