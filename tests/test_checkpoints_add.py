@@ -63,7 +63,8 @@ def sweep(tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -
         return network
 
     monkeypatch.setattr(gcpzoo, "load", load)
-    monkeypatch.setattr(module, "measure", lambda *_: report_of(output, "isqrt")["test"] | {"top1": 0.801})
+    measured = iter([{}, {"top1": 0.801}])  # unrounded as in the run, then in 16 bit
+    monkeypatch.setattr(module, "measure", lambda *_: report_of(output, "isqrt")["test"] | next(measured))
     return output
 
 
@@ -87,6 +88,7 @@ def test_a_record_tells_the_sweep_its_control_and_what_16_bit_changed(
     assert record.control == {"head": "gap", "top1": 70.0, "top5": 100.0, "per_class": 70.0}
     assert record.data == "Pets (us): 180 to train, 20 to choose by, 200 test images"
     known = record.trainings
+    assert known["unrounded"]["top1"] == 80.0
     assert (known["in_run"]["top1"], known["sweep"], known["weights"]) == (80.0, "pets.yaml", "float16")
     assert known["choice"] == "the first of the seeds 0, 1, 2; not chosen by its accuracy"
     assert known["top1"] == {"mean": 80.0, "low": 75.03, "high": 84.97, "seeds": [0, 1, 2]}
@@ -115,7 +117,7 @@ def test_a_control_can_be_added_too_and_has_none_itself(
     [
         ("isqrt", 1, {}, "must be of the first seed, 0"),
         ("isqrt", 0, {"control": "elsewhere"}, "names its own"),
-        ("gap", 0, {}, "must agree with the run to 0.2"),  # measured 80.1, 70.0 in the run
+        ("gap", 0, {}, r"before the rounding: top-1 must agree to 1 points .* got 80\.00 % .* for 70\.00 %"),
     ],
 )
 def test_what_is_refused_writes_nothing(
@@ -136,6 +138,15 @@ def test_a_cell_with_unfinished_trainings_is_refused(
     table.write_text("".join(lines[:last] + lines[last + 1 :]))
     with pytest.raises(ZooError, match="1 trainings are unfinished: end the sweep first"):
         module.add(arguments(sweep / "runs" / "pets_isqrt_seed0"), tmp_path / "checkpoints")
+
+
+def test_a_rounding_that_costs_accuracy_is_refused(module: ModuleType) -> None:
+    test = {"top1": 0.8, "images": 400}
+    module.check_agreement("in float16", test | {"top1": 0.7975}, test, 0.3)  # one image
+    with pytest.raises(ZooError, match=r"in float16: top-1 must agree to 0\.3 points"):
+        module.check_agreement("in float16", test | {"top1": 0.795}, test, 0.3)
+    with pytest.raises(ZooError, match="of 399 images"):
+        module.check_agreement("in float16", test | {"images": 399}, test, 0.3)
 
 
 def test_weights_too_large_alone_or_together_are_refused(module: ModuleType, tmp_path: Path) -> None:

@@ -37,10 +37,11 @@ class Trainings(TypedDict):
     """What ``checkpoints/add.py`` writes of the sweep.
 
     ``sweep`` is its file, ``run`` the folder of the training, ``choice`` why it is this one of the seeds, ``weights``
-    the type of the stored weights, ``in_run`` the accuracies before the rounding to it, ``chosen`` what a search chose.
+    the type of the stored weights, ``unrounded`` the accuracies before the rounding to it, ``in_run`` those that the run
+    itself measured, perhaps in mixed precision, ``chosen`` what a search chose.
 
     >>> sorted(Trainings.__annotations__)
-    ['choice', 'chosen', 'control', 'difference', 'in_run', 'run', 'sweep', 'top1', 'weights']
+    ['choice', 'chosen', 'control', 'difference', 'in_run', 'run', 'sweep', 'top1', 'unrounded', 'weights']
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
@@ -49,6 +50,7 @@ class Trainings(TypedDict):
     choice: str
     weights: str
     in_run: dict[str, float]
+    unrounded: dict[str, float]
     chosen: dict[str, Any] | None
     top1: Interval
     control: Control | None
