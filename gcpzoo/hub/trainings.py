@@ -37,8 +37,8 @@ class Trainings(TypedDict):
     """What ``checkpoints/add.py`` writes of the sweep.
 
     ``sweep`` is its file, ``run`` the folder of the training, ``choice`` why it is this one of the seeds, ``weights``
-    the type of the stored weights, ``unrounded`` the accuracies before the rounding to it, ``in_run`` those that the run
-    itself measured, perhaps in mixed precision, ``chosen`` what a search chose.
+    the type of the stored weights, ``unrounded`` the accuracies before the rounding to it, ``in_run`` those that the
+    run itself measured, perhaps in mixed precision, ``chosen`` what a search chose.
 
     >>> sorted(Trainings.__annotations__)
     ['choice', 'chosen', 'control', 'difference', 'in_run', 'run', 'sweep', 'top1', 'unrounded', 'weights']
