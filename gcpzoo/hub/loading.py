@@ -129,8 +129,6 @@ def _from_record(record: Record) -> tuple[GCPNet, Path]:
         model, weights = load_authors(record), current(converted_folder(record), WEIGHTS)
     else:
         weights = weights_file(record)
-        if not weights.is_file():
-            raise ZooError(f"{record.name}: {weights} is missing; install gcpzoo again")
         config = {"model": record.config, "preprocessing": record.preprocessing, "class_names": record.class_names}
         model = build(config, weights, record.sha256, record.name)
     model.record = record
