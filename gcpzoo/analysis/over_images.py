@@ -108,9 +108,7 @@ def over_images(
             for i, value in values.items():
                 if not value.isfinite().all():
                     name = images[i] if isinstance(images[i], str) else f"image {i}"
-                    raise ZooError(
-                        f"the model answers {name} with values that are not finite: its weights are damaged"
-                    )
+                    raise ZooError(f"the model answers {name} with values that are not finite: its weights are damaged")
             yield Outputs(values, batch.faults)
 
 
@@ -118,7 +116,9 @@ def over_images(
 def _compute(model: GCPNet, function: Function, rule: Preprocessing, pixels: Tensor, device: torch.device) -> Tensor:
     count = pixels.shape[1] if pixels.ndim == 5 else 1
     try:
-        x = rule.normalize(pixels.to(device, non_blocking=True).flatten(0, 1) if pixels.ndim == 5 else pixels.to(device))
+        x = rule.normalize(
+            pixels.to(device, non_blocking=True).flatten(0, 1) if pixels.ndim == 5 else pixels.to(device)
+        )
         y = function(model, x).float()
         return (y.unflatten(0, (-1, count)).mean(1) if count > 1 else y).cpu()
     except torch.OutOfMemoryError:

@@ -24,6 +24,8 @@ COMMANDS = (
     "list",
     "info",
     "predict",
+    "embed",
+    "neighbors",
     "demo",
     "publish",
     "convert",

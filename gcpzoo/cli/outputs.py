@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.errors import ZooError
 from gcpzoo.training import RunReport
-from gcpzoo.training.predictions import write_table
 
 OUTPUT = "GCPZOO_OUTPUT"
 """Environment variable by which the processes of one run share its folder."""

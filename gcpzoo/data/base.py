@@ -340,4 +340,3 @@ class ImageDataModule(ScreenedDataModule):
         rank, processes = self._process()
         size = even_batch_size(len(images), self.batch_size, processes)
         return load(images, EpochSampler(len(images), size, None, rank, processes), self.workers)
-

@@ -16,7 +16,7 @@ from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClassScore:
     """One class of an answer: its id, what people read, and its probability.
 
@@ -29,7 +29,7 @@ class ClassScore:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The likeliest classes of an image, or why it could not be read.
 
