@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gcpzoo.analysis.over_images import fingerprint, over_images, vectors

@@ -116,9 +116,8 @@ def over_images(
 def _compute(model: GCPNet, function: Function, rule: Preprocessing, pixels: Tensor, device: torch.device) -> Tensor:
     count = pixels.shape[1] if pixels.ndim == 5 else 1
     try:
-        x = rule.normalize(
-            pixels.to(device, non_blocking=True).flatten(0, 1) if pixels.ndim == 5 else pixels.to(device)
-        )
+        pixels = pixels.to(device, non_blocking=True)
+        x = rule.normalize(pixels.flatten(0, 1) if pixels.ndim == 5 else pixels)
         y = function(model, x).float()
         return (y.unflatten(0, (-1, count)).mean(1) if count > 1 else y).cpu()
     except torch.OutOfMemoryError:

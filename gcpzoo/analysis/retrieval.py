@@ -145,18 +145,14 @@ def embed_queries(found: Embeddings, images: Sequence[str], model: GCPNet | str 
     network = model if isinstance(model, GCPNet) else load(model)
     if fingerprint(network) != found.about.get("fingerprint"):
         raise ZooError(
-            f"these embeddings are of another model ({found.about.get('model')}) than {model}, or it was changed since: "
-            "embed the images again"
+            f"these embeddings are of another model ({found.about.get('model')}) than {model}, or it has "
+            "changed since: embed the images again"
         )
     new = embed(network, images, bool(found.about.get("before_root")), **kwargs)
     if found.center is None or found.matrix is None:
         return new
-    return Embeddings(
-        ((new.vectors - found.center) @ found.matrix).astype(np.float32),
-        new.paths,
-        about=found.about,
-        faults=new.faults,
-    )
+    whitened = ((new.vectors - found.center) @ found.matrix).astype(np.float32)
+    return Embeddings(whitened, new.paths, about=found.about, faults=new.faults)
 
 
 def _index(vectors: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ from gcpzoo.hub.records import get_record, list_models
 def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
     p = subparsers.add_parser("info", help="what is known of a model: record, size, cost")
-    p.add_argument("name", help="a model of the zoo, hf-hub:owner/repo, a folder, or BACKBONE_HEAD")
+    p.add_argument("name", help="a model of the zoo, hf-hub:owner/repo, a folder, a run's folder, or BACKBONE_HEAD")
     p.add_argument("--size", type=int, help="side of the images that multiply-adds are counted for")
     p.set_defaults(handler=run)
 

@@ -29,6 +29,7 @@ TOP_OPTIONS = (
     "evaluate",
     "generations",
     "resume",
+    "overwrite",
     "seed_everything",
     "ckpt_path",
     "print_config",

@@ -65,7 +65,7 @@ def read_batches(
 
     Args:
         images: what ``read`` takes, such as the paths of files.
-        transform: makes uint8 pixels of what ``read`` gives, see :meth:`gcpzoo.models.preprocessing.Preprocessing.pixels`.
+        transform: makes uint8 pixels of what ``read`` gives, as ``Preprocessing.pixels`` does.
         read: the reader.
         batch_size: images in a batch.
         workers: number of processes that read; null: one for each core, at most 8, and none for a single batch.
