@@ -86,9 +86,7 @@ def _find_checkpoint(name: str) -> str:
     """Find the checkpoint of ``--ckpt_path``: a file, or a run's folder."""
     path = Path(name) if Path(name).is_file() else run_file(name) if name else None
     if path is None:
-        raise ZooError(
-            f"no checkpoint {name!r}; give the file, runs/NAME/checkpoints/last.ckpt, or the folder runs/NAME"
-        )
+        raise ZooError(f"no checkpoint {name!r}; give the file, runs/NAME/checkpoints/last.ckpt, or runs/NAME")
     return str(path)
 
 
