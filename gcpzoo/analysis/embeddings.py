@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,8 @@ from torch import Tensor
 
 from gcpzoo.analysis.over_images import fingerprint, over_images, vectors
 from gcpzoo.data.bulk import BATCH
-from gcpzoo.data.folder import SPLITS
 from gcpzoo.data.images import refuse_faults
-from gcpzoo.data.scan import refuse_unreadable, scan_images
+from gcpzoo.data.scan import SPLITS, refuse_unreadable, scan_images
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import as_matrix, covariance, triangle
 from gcpzoo.functional.precision import at_least_float32
@@ -27,6 +27,8 @@ from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
 
 FORMAT = 1
+LEAST = 1e-5
+"""Smallest deviation of a component that is scaled to 1, in units of the largest: float32 knows a hundredth of it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Embeddings:
         if self.center is not None and self.matrix is not None:
             arrays |= {"center": self.center, "matrix": self.matrix}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Embeddings:
@@ -95,11 +97,13 @@ class Embeddings:
             lengths = {len(found), len(paths), len(a.get("labels", paths))}
             if found.ndim != 2 or found.dtype.kind != "f" or len(lengths) > 1:
                 raise ValueError("its arrays do not fit each other")
+            names = a["class_names"].tolist() if "class_names" in a else []
+            if "labels" in a and not np.isin(a["labels"], range(len(names))).all():
+                raise ValueError("its labels are no classes")
         except FileNotFoundError:
             raise ZooError(f"no embeddings {name!r}; 'gcpzoo embed' makes them") from None
-        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             raise ZooError(f"{name!r} does not hold embeddings of 'gcpzoo embed': {error}") from None
-        names = a["class_names"].tolist() if "class_names" in a else []
         return cls(found, paths, a.get("labels"), names, about, a.get("center"), a.get("matrix"))
 
 
@@ -167,11 +171,14 @@ def embed(
     options: Any = {"batch_size": batch_size, "workers": workers, "device": device}
     for outputs in over_images(network, covariance_vectors if before_root else vectors, files, **options):
         found |= {i: value.numpy() for i, value in outputs.values.items()}
-        faults |= {files[i]: why.removeprefix(f"cannot read image {files[i]}: ") for i, why in outputs.faults.items()}
+        for i, why in outputs.faults.items():
+            faults[files[i]] = why.removeprefix(f"cannot read image {files[i]}: ").removesuffix(
+                "; replace or delete it"
+            )
         advance(len(found) + len(faults), len(files))
     if faults and (not skip_corrupt or not found):
         root = os.fspath(images) if isinstance(images, str | os.PathLike) else os.getcwd()
-        refuse_faults(faults, len(files), root, "--skip-corrupt (skip_corrupt) leaves them out")
+        refuse_faults(faults, len(files), root, "skip_corrupt=True leaves them out")
     x, center, matrix = np.stack([found[i] for i in sorted(found)]), None, None
     if whiten is not None:
         center, matrix = _whitening(x, whiten)
@@ -190,8 +197,8 @@ def _whitening(x: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
         raise ZooError(f"whiten must be at most {min(x.shape)}, the lesser of images and values, got {components}")
     pca = PCA(components, whiten=True, random_state=0).fit(x)
     deviation = np.sqrt(pca.explained_variance_)
-    if deviation[-1] <= np.finfo(np.float32).eps * deviation[0]:
-        rank = int((deviation > np.finfo(np.float32).eps * deviation[0]).sum())
+    rank = int((deviation > LEAST * deviation[0]).sum())
+    if rank < components:
         raise ZooError(f"whiten must be at most {rank}, beyond which the vectors do not vary, got {components}")
     return pca.mean_, pca.components_.T / deviation
 

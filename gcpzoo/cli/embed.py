@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
             args.before_root,
             args.whiten,
             **options,
-            skip_corrupt=args.skip_corrupt,
+            skip_corrupt=True,  # what can be read is written in any case, and the exit code says the rest
             advance=lambda done, total: advance(done, 0),
         )
     found.save(args.output)
