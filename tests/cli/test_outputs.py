@@ -90,6 +90,11 @@ def test_only_a_resumed_training_writes_into_the_folder_of_a_run(
     assert output_folder(config(), "fit") == Path("shared")
 
 
+def test_a_table_is_no_folder_for_results() -> None:
+    with pytest.raises(ZooError, match="output must be a folder, got 'out.csv'"):
+        output_folder(config(output="out.csv"), "predict")
+
+
 def test_the_log_of_an_interrupted_run_is_kept(tmp_path: Path) -> None:
     for text in ("first", "second"):
         (tmp_path / "metrics.csv").write_text(text)

@@ -19,10 +19,10 @@ from torch import Tensor
 from gcpzoo.analysis.over_images import fingerprint, over_images, vectors
 from gcpzoo.data import ImageFolder
 from gcpzoo.data.base import ImageDataModule, Index
-from gcpzoo.data.folder import SPLITS, scan
+from gcpzoo.data.folder import scan
 from gcpzoo.data.images import ImageError
 from gcpzoo.data.loading import Sample
-from gcpzoo.data.scan import list_folders
+from gcpzoo.data.scan import SPLITS, list_folders
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
