@@ -172,9 +172,8 @@ def embed(
     for outputs in over_images(network, covariance_vectors if before_root else vectors, files, **options):
         found |= {i: value.numpy() for i, value in outputs.values.items()}
         for i, why in outputs.faults.items():
-            faults[files[i]] = why.removeprefix(f"cannot read image {files[i]}: ").removesuffix(
-                "; replace or delete it"
-            )
+            why = why.removeprefix(f"cannot read image {files[i]}: ")
+            faults[files[i]] = why.removesuffix("; replace or delete it")
         advance(len(found) + len(faults), len(files))
     if faults and (not skip_corrupt or not found):
         root = os.fspath(images) if isinstance(images, str | os.PathLike) else os.getcwd()

@@ -34,9 +34,7 @@ def output_folder(config: Any, subcommand: str) -> Path:
     if config.get("output"):
         folder = Path(config.output)
         if folder.suffix.lower() == ".csv":
-            raise ZooError(
-                f"output must be a folder, got {config.output!r}: predictions.csv and what else there is go in"
-            )
+            raise ZooError(f"output must be a folder, got {config.output!r}: predictions.csv and the rest go into it")
         holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
         several, holds_generations = config.get("generations", 1) != 1, (folder / "generation-1").is_dir()
         if subcommand == "fit" and several and holds_run:
