@@ -74,7 +74,7 @@ class Embeddings:
             arrays |= {"labels": self.labels, "class_names": np.array(self.class_names, np.str_)}
         if self.center is not None and self.matrix is not None:
             arrays |= {"center": self.center, "matrix": self.matrix}
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -113,6 +113,7 @@ def covariance_vectors(model: GCPNet, x: Tensor) -> Tensor:
     Raises:
         ZooError: if the head makes no covariance.
 
+    >>> import torch
     >>> from gcpzoo.models import create_model
     >>> model = create_model("resnet18", "isqrt", 3, dim=8, until="layer1").eval()
     >>> covariance_vectors(model, torch.zeros(2, 3, 32, 32)).shape
@@ -122,7 +123,7 @@ def covariance_vectors(model: GCPNet, x: Tensor) -> Tensor:
     if not isinstance(head, SecondOrderHead):
         raise ZooError(f"before_root needs a head that makes a covariance, got {model.config['head']}")
     f = model.forward_features(x)
-    f = f if model.fusion == "all" else f[:, :, int(model.backbone.num_prefix_tokens) :]  # type: ignore[call-overload]
+    f = f if model.fusion == "all" else f[:, :, int(model.backbone.num_prefix_tokens) :]
     data = as_matrix(at_least_float32(head.reduce(f)))
     groups = data.reshape(len(x) * head.cov_groups, head.group_dim, data.shape[2])
     return triangle(covariance(groups, head.centered)).reshape(len(x), -1)

@@ -98,7 +98,8 @@ def over_images(
     place = next(model.parameters()).device
     target = place if device is None else choose_device(device)
     count = {"single": 1, "mirror": 2, "ten_crop": 10}.get(views, 1)
-    batches = read_batches(images, rule.pixels(views), read, max(1, batch_size // count), workers)
+    size = max(1, batch_size // count) if batch_size > 0 else batch_size
+    batches = read_batches(images, rule.pixels(views), read, size, workers)
     with _at_work(model, target):
         for batch in batches:
             values: dict[int, Tensor] = {}

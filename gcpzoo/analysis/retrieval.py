@@ -110,7 +110,7 @@ def nearest(found: Embeddings, queries: np.ndarray, k: int = 5) -> tuple[np.ndar
     >>> x = np.array([[1, 0], [1, 1], [0, 1]], np.float32)
     >>> at, cosine = nearest(Embeddings(x, list("abc")), np.array([[2, 1.9]]), k=2)
     >>> at.tolist(), cosine.round(2).tolist()
-    ([[1, 0]], [[1.0, 0.73]])
+    ([[1, 0]], [[1.0, 0.72]])
     """
     if k < 1:
         raise ZooError(f"k must be at least 1, got {k}")

@@ -96,7 +96,8 @@ class GCPNet(nn.Module):
                 "a model's configuration needs at least 'backbone' and 'num_classes', got none for "
                 + " and ".join(map(repr, missing))
             )
-        return create_model(**config)
+        model: GCPNet = create_model(**config)
+        return model
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one for ``num_classes`` classes, with random weights.
@@ -216,7 +217,18 @@ class GCPNet(nn.Module):
 
 
 @overload
-def create_model(backbone: str, *args: Any, features_only: Literal[True], **kwargs: Any) -> FeatureMaps: ...
+def create_model(
+    backbone: str,
+    *,
+    features_only: Literal[True],
+    last_stride: int | None = ...,
+    until: str | None = ...,
+    blocks: Mapping[str, Any] | None = ...,
+    backbone_args: Mapping[str, Any] | None = ...,
+    pretrained_backbone: bool | str = ...,
+    backbone_weights: str | Path | Mapping[str, Tensor] | None = ...,
+    allow_partial: bool = ...,
+) -> FeatureMaps: ...
 @overload
 def create_model(
     backbone: str,
