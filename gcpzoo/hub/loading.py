@@ -12,7 +12,7 @@ from gcpzoo.hub.files import WEIGHTS, DamagedError, build, read_config, read_fol
 from gcpzoo.hub.records import COMMIT, Record, describe, get_record, weights_file
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
-from gcpzoo.paths import current
+from gcpzoo.paths import current, run_file
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
@@ -55,7 +55,7 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
-    if (run := path / "checkpoints" / "last.ckpt").is_file():
+    if run := run_file(path):
         path = run
     elif runs := sorted(path.glob("generation-*/checkpoints/last.ckpt")):
         several = [str(run.parent.parent) for run in runs]
