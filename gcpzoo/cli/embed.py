@@ -16,10 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "embed",
         help="vectors of images, before the classifier",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  gcpzoo embed --model resnet18_isqrt.cub50 birds --output emb.npz\n"
-        "  gcpzoo embed --model runs/mine photos --output emb.npz --whiten 128\n\n"
-        "The file has the arrays vectors (N, D) and paths, for class folders also labels and class_names.\n"
+        epilog="The file has the arrays vectors (N, D) and paths, for class folders also labels and class_names. "
         "See docs/images.md.",
     )
     p.add_argument("images", nargs="+", help="a folder, or image files")

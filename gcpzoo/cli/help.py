@@ -54,6 +54,7 @@ EXAMPLES = {
     "predict": (
         "gcpzoo predict --model resnet18_isqrt.cub50 IMAGE.jpg",
         "gcpzoo predict --model runs/mine FOLDER --output out.csv --top 1",
+        "gcpzoo predict --model runs/mine --data ImageFolder --data.root FOLDER",
     ),
     "probe": (
         "gcpzoo probe --model resnet18_isqrt.digits --data Digits --protocol knn",

@@ -16,10 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "neighbors",
         help="nearest images by the vectors of gcpzoo embed; recall and mAP",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  gcpzoo neighbors emb.npz bird.jpg --top 3\n"
-        "  gcpzoo neighbors emb.npz --evaluate\n\n"
-        "See docs/images.md for what recall@k and mAP are.",
+        epilog="See docs/images.md for what recall@k and mAP are.",
     )
     p.add_argument("images", nargs="*", metavar="IMAGE", help="the embeddings (.npz), and images to find neighbors of")
     p.add_argument("--embeddings", metavar="FILE", help="the embeddings, in place of the first argument")

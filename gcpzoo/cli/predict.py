@@ -20,11 +20,7 @@ def add_parser(subparsers: Any) -> None:
         "predict",
         help="classify images, or the test images of a data module (--data)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  gcpzoo predict --model resnet18_isqrt.cub50 bird.jpg\n"
-        "  gcpzoo predict --model runs/mine photos --output out.csv --top 3\n"
-        "  gcpzoo predict --model runs/mine --data ImageFolder --data.root photos\n\n"
-        "With --output the same command goes on after an interruption. With --data NAME (and its options, as for\n"
+        epilog="With --output the same command goes on after an interruption. With --data NAME (and its options, as for "
         "fit) the test images of a data module are classified into predictions.csv. See docs/images.md.",
     )
     p.add_argument("images", nargs="+", help="image files or folders")
