@@ -104,7 +104,7 @@ def over_images(
         for batch in batches:
             values: dict[int, Tensor] = {}
             for at, pixels in batch.groups:
-                values |= zip(at, _compute(model, function, rule, pixels, target))
+                values |= zip(at, compute(model, function, rule, pixels, target))
             values = dict(sorted(values.items()))
             for i, value in values.items():
                 if not value.isfinite().all():
@@ -114,7 +114,25 @@ def over_images(
 
 
 @torch.inference_mode()  # around the forward pass alone: around a generator it would reach whoever takes its values
-def _compute(model: GCPNet, function: Function, rule: Preprocessing, pixels: Tensor, device: torch.device) -> Tensor:
+def compute(model: GCPNet, function: Function, rule: Preprocessing, pixels: Tensor, device: torch.device) -> Tensor:
+    """Compute the vectors ``(n, D)`` of one batch, as float32 on the CPU; the network is in eval mode on ``device``.
+
+    Args:
+        model: the network.
+        function: what to compute of it.
+        rule: the preprocessing, which normalizes.
+        pixels: uint8 ``(n, 3, h, w)``, or ``(n, V, 3, h, w)``, whose views are averaged.
+        device: where the network is.
+
+    Raises:
+        ZooError: if the memory does not suffice.
+
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "gap", 3, until="layer1").eval()
+    >>> pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    >>> compute(model, logits, Preprocessing(), pixels, torch.device("cpu")).shape
+    torch.Size([2, 3])
+    """
     count = pixels.shape[1] if pixels.ndim == 5 else 1
     try:
         pixels = pixels.to(device, non_blocking=True)

@@ -31,6 +31,8 @@ except (ImportError, RuntimeError, OSError):
     pass  # not installed, or built for another torch: Pillow gives the same pixels more slowly
 
 JPEG = b"\xff\xd8\xff"
+UPLOADS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats, as Pillow names them, that are read where the file comes from a stranger."""
 MAX_PIXELS = "GCPZOO_MAX_PIXELS"
 """Environment variable for the most pixels an image may have, in all processes; 0: any number."""
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -71,10 +73,18 @@ if _given := os.environ.get(MAX_PIXELS):
     set_pixel_limit(_given)
 
 
-def open_image(source: IO[bytes]) -> Image.Image:
+class ImageTooLargeError(ImageError):
+    """An image has more pixels than allowed."""
+
+
+def open_image(source: IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
     """Read the head of an image file with Pillow and refuse a decompression bomb, before a pixel is decoded.
 
     Pillow itself only warns up to twice ``PIL.Image.MAX_IMAGE_PIXELS``.
+
+    Args:
+        source: the file.
+        formats: Pillow's names of the formats to try; null: all.
 
     Raises:
         PIL.Image.DecompressionBombError: if the image has more pixels than that.
@@ -85,7 +95,7 @@ def open_image(source: IO[bytes]) -> Image.Image:
     >>> open_image(buffer).size
     (4, 3)
     """
-    image = Image.open(source)
+    image = Image.open(source, formats=formats)
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         image.close()
         raise Image.DecompressionBombError
@@ -114,11 +124,45 @@ def read_image(path: str) -> Image.Image:
     if _special(path):
         raise ImageError(f"cannot read image {path}: not a regular file; replace or delete it")
     try:
-        with open_file(path) as file, open_image(file) as image:
-            image.load()
-            return to_rgb(image)
+        with open_file(path) as file:
+            return _read(file)
     except _ERRORS as error:
         raise ImageError(f"cannot read image {path}: {_reason(error)}; replace or delete it") from None
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Read the bytes of an image file from a stranger as :func:`read_image` reads a file, in the usual formats only.
+
+    Pillow starts other programs for some of the rest.
+
+    Args:
+        data: what the file holds.
+        name: what the message calls it.
+
+    Raises:
+        ImageTooLargeError: if it has too many pixels.
+        ImageError: if it cannot be decoded to its end, or has another format.
+
+    >>> decode_image(b"%!PS-Adobe-3.0 EPSF-3.0", "cat.eps")
+    Traceback (most recent call last):
+    gcpzoo.data.images.ImageError: cannot read image cat.eps: not an image in AVIF, BMP, ...
+    """
+    Image.init()
+    formats = [name for name in UPLOADS if name in Image.OPEN]
+    try:
+        return _read(io.BytesIO(data), formats)
+    except Image.DecompressionBombError:
+        raise ImageTooLargeError(f"cannot read image {name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"cannot read image {name}: not an image in {', '.join(formats)}") from None
+    except _ERRORS as error:
+        raise ImageError(f"cannot read image {name}: {_reason(error)}") from None
+
+
+def _read(file: IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
+    with open_image(file, formats) as image:
+        image.load()
+        return to_rgb(image)
 
 
 def read_pixels(path: str) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gcpzoo.analysis.over_images import choose_device, logits, over_images
 from gcpzoo.data.bulk import BATCH
@@ -102,10 +103,19 @@ class Predictor:
         for outputs in over_images(self.model, logits, files, views=self.views, **loading):  # type: ignore[arg-type]
             found = {i: Answer(files[i], error=fault) for i, fault in outputs.faults.items()}
             if outputs.values:
-                p, k = torch.stack(list(outputs.values.values())).softmax(1).topk(self.top)
-                for i, row, classes in zip(outputs.values, p.tolist(), k.tolist()):
-                    found[i] = Answer(files[i], tuple(self._score(c, v) for c, v in zip(classes, row)))
+                for i, classes in zip(outputs.values, self.classes(torch.stack(list(outputs.values.values())))):
+                    found[i] = Answer(files[i], classes)
             yield [found[i] for i in sorted(found)]
 
-    def _score(self, k: int, probability: float) -> ClassScore:
-        return ClassScore(self.names[k], self.descriptions[k], round(probability, 4))
+    def classes(self, logits: Tensor, top: int | None = None) -> list[tuple[ClassScore, ...]]:
+        """Name the likeliest classes of each row of logits ``(B, num_classes)``, ``top`` of them, by default the own.
+
+        >>> predictor = Predictor("resnet18_isqrt.digits", top=2)
+        >>> [c.name for c in predictor.classes(torch.eye(10)[:1])[0]]
+        ['0', '1']
+        """
+        p, k = logits.softmax(1).topk(min(top or self.top, self.model.num_classes))
+        return [
+            tuple(ClassScore(self.names[c], self.descriptions[c], round(v, 4)) for c, v in zip(classes, row))
+            for row, classes in zip(p.tolist(), k.tolist())
+        ]
