@@ -37,6 +37,11 @@ MODULES = 5_000
 PARAMETERS = 20_000_000_000
 """Values in all tensors of a network; the largest of timm have 7 thousand million."""
 
+RESIZED_PIXELS = 2**26
+"""Pixels of an image whose shorter side has been resized; a long thin one grows without end."""
+SERVED_PIXELS = 2**22
+"""Pixels of an image that a server hands to a network, where the preprocessing leaves them to the image."""
+
 
 def read_text(path: Path, where: str) -> str:
     """Read a text file in UTF-8, unless it is too long.

@@ -63,6 +63,10 @@ EXAMPLES = {
     "publish": ("gcpzoo publish runs/mine owner/name --licence apache-2.0 --dry-run",),
     "report": ("gcpzoo report runs/digits", "gcpzoo report runs/gap runs/isqrt --output report.html"),
     "search-hub": ("gcpzoo search-hub", "gcpzoo search-hub isqrt --author NAME"),
+    "serve": (
+        "gcpzoo serve --model resnet18_isqrt.cub50",
+        "gcpzoo serve --model runs/mine --host 0.0.0.0 --port 80 --batch-size 32 --max-queue 256",
+    ),
     "shard": ("gcpzoo shard FOLDER SHARDS --max-mb 256",),
     "sweep": ("gcpzoo sweep configs/sweep/digits.yaml --jobs 2", "gcpzoo sweep configs/sweep/digits.yaml --list"),
     "verify": ("gcpzoo verify resnet18_isqrt.digits", "gcpzoo verify runs/mine --data FOLDER"),

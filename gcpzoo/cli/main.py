@@ -43,6 +43,7 @@ COMMANDS = (
     "analyze",
     "explain",
     "export",
+    "serve",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {
@@ -50,11 +51,11 @@ EXTRAS = {
     "fastapi": "serve",
     "gdown": "authors",
     "gradio": "app",
-    "multipart": "serve",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
     "optuna": "sweep",
+    "python_multipart": "serve",
     "pytorch_grad_cam": "explain",
     "tensorboard": "tensorboard",
     "torchcodec": "fast",

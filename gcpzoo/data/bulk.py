@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gcpzoo.data.images import read_image
+from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.data.loading import EpochSampler, cores, load
 from gcpzoo.errors import ZooError
 
@@ -48,9 +48,9 @@ class Readable(Dataset[tuple[int, "Tensor | str"]]):
     def __getitem__(self, i: int) -> tuple[int, Tensor | str]:
         try:
             return i, self.transform(self.read(self.images[i]))
-        except ZooError as error:
+        except ImageError as error:
             return i, str(error)
-        except ValueError as error:  # torchvision's, of an image smaller than its crops
+        except ValueError as error:  # of the transform: smaller than its crops, too long and thin
             return i, f"cannot read image {self.images[i]}: {error}"
 
 

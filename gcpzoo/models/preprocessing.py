@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import RESIZED_PIXELS
 
 VIEWS = ("single", "mirror", "ten_crop")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -62,6 +63,29 @@ class ToRGB(nn.Module):
         if image.ndim < 3 or image.shape[-3] not in (1, 3):
             raise ZooError(f"image must have the shape (…, 3, H, W) or (…, 1, H, W), got {tuple(image.shape)}")
         return image if image.shape[-3] == 3 else image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+
+
+class Resize(v2.Resize):
+    """torchvision's, which refuses an image that is so thin that its longer side would fill the memory.
+
+    Raises:
+        ZooError: if the image would have too many pixels.
+
+    >>> Resize([256])(Image.new("RGB", (2, 8))).size
+    (256, 1024)
+    >>> Resize([256])(Image.new("RGB", (1, 8000)))
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: resized from 1×8,000 to 256×2,048,000 pixels, more than 67,108,864
+    """
+
+    def forward(self, *inputs: Any) -> Any:
+        if len(self.size) == 1:
+            height, width = F.get_size(inputs[0])
+            short, side = min(height, width), self.size[0]
+            if side * side * max(height, width) > short * max(RESIZED_PIXELS, 4 * side * side):
+                new = f"{side * width // short:,}×{side * height // short:,}"
+                raise ZooError(f"resized from {width:,}×{height:,} to {new} pixels, more than {RESIZED_PIXELS:,}")
+        return super().forward(*inputs)
 
 
 class Views(nn.Module):
@@ -172,7 +196,7 @@ class Preprocessing:
         steps: list[nn.Module] = [ToRGB()]
         if self.resize is not None:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-            steps.append(v2.Resize(size, interpolation=v2.InterpolationMode(self.interpolation), antialias=True))
+            steps.append(Resize(size, interpolation=v2.InterpolationMode(self.interpolation), antialias=True))
         if self.crop is not None and views != "ten_crop":
             steps.append(v2.CenterCrop([self.crop, self.crop]))
         steps.append(v2.PILToTensor())

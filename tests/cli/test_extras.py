@@ -13,7 +13,7 @@ import gcpzoo
 from gcpzoo.cli.main import EXTRAS
 
 Cli = Callable[..., tuple[int, str, str]]
-DISTRIBUTIONS = {"corrupt_tta": "corrupt-tta", "multipart": "python-multipart", "pytorch_grad_cam": "grad-cam"}
+DISTRIBUTIONS = {"corrupt_tta": "corrupt-tta", "python_multipart": "python-multipart", "pytorch_grad_cam": "grad-cam"}
 """Names of the packages that install a module of another name."""
 ROOT = Path(__file__).parents[2]
 
