@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--model", required=True, help="a model of the zoo, hf-hub:owner/repo, a folder, a run or its .ckpt")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     p.add_argument("--port", type=int, default=8000, help="port; 0: a free one, which is printed (8000)")
-    p.add_argument("--batch-size", type=int, default=16, metavar="N", help="images that the network sees at a time (16)")
+    p.add_argument("--batch-size", type=int, default=16, metavar="N", help="images in a batch, at most (16)")
     p.add_argument("--max-wait-ms", type=float, default=5, metavar="T", help="wait so long for a batch to fill (5)")
     p.add_argument("--max-queue", type=int, default=64, metavar="N", help="images in work; more are refused (64)")
     p.add_argument("--max-mb", type=float, default=32, metavar="MB", help="length of a request (32)")

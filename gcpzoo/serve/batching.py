@@ -29,6 +29,42 @@ class BusyError(ZooError):
         self.seconds = seconds
 
 
+class Places(Generic[Item, Answer]):
+    """Places for items, given by :meth:`Batcher.places`.
+
+    >>> batcher = Batcher(lambda numbers: numbers, limit=3)
+    >>> with batcher.places() as places:
+    ...     places.take(3)
+    Traceback (most recent call last):
+    gcpzoo.serve.batching.BusyError: too many images at a time: 1 of 3 places are taken; try again in 1 s
+    >>> batcher.close()
+    """
+
+    def __init__(self, batcher: Batcher[Item, Answer]) -> None:
+        self.batcher = batcher
+        self.count = self.asked = 0
+
+    def take(self, count: int) -> None:
+        """Take so many more.
+
+        Raises:
+            BusyError: if not so many are free.
+        """
+        self.batcher.hold(count)
+        self.count += count
+
+    def submit(self, item: Item) -> Future[Answer]:
+        """Ask for the answer of an item.
+
+        Raises:
+            BusyError: after :meth:`Batcher.close`.
+        """
+        if self.asked == self.count:
+            raise ZooError(f"an item needs a place, got {self.asked + 1} items for {self.count}")
+        self.asked += 1
+        return self.batcher.enqueue(item)
+
+
 class Batcher(Generic[Item, Answer]):
     """A queue before one thread, which takes what waits there, up to a batch, and answers in the order of arrival.
 
@@ -46,8 +82,8 @@ class Batcher(Generic[Item, Answer]):
         ZooError: if a number cannot work.
 
     >>> batcher = Batcher(lambda numbers: [n * n for n in numbers])
-    >>> with batcher.places(2):
-    ...     asked = [batcher.submit(n) for n in (3, 4)]
+    >>> with batcher.places(2) as places:
+    ...     asked = [places.submit(n) for n in (3, 4)]
     ...     [future.result() for future in asked]
     [9, 16]
     >>> batcher.close()
@@ -68,6 +104,7 @@ class Batcher(Generic[Item, Answer]):
             raise ZooError(f"max_queue must be at least 1, got {limit}")
         self.compute, self.size, self.wait, self.limit = compute, size, wait, limit
         self.held = self.answered = self.batches = 0
+        self._absent = 0  # places whose items have not come
         self._seconds = 0.0  # for an item, lately
         self._waiting: deque[tuple[Item, Future[Answer], float]] = deque()
         self._changed = threading.Condition()
@@ -81,35 +118,39 @@ class Batcher(Generic[Item, Answer]):
         return self._thread.is_alive() and not self._closed
 
     @contextmanager
-    def places(self, count: int) -> Iterator[None]:
-        """Hold places for so many items, until these are answered.
+    def places(self, count: int = 1) -> Iterator[Places[Item, Answer]]:
+        """Hold places for so many items until the block ends.
 
         Raises:
             BusyError: if not so many are free.
         """
+        held = Places(self)
+        held.take(count)
+        try:
+            yield held
+        finally:
+            with self._changed:
+                self.held -= held.count
+                self._absent -= held.count - held.asked
+                self._changed.notify()
+
+    def hold(self, count: int) -> None:
+        """Take places; :class:`Places` gives them back."""
         with self._changed:
             if self.held + count > self.limit:
                 seconds = min(60, max(1, math.ceil(self.held * self._seconds)))
                 taken = f"{self.held} of {self.limit} places are taken"
                 raise BusyError(f"too many images at a time: {taken}; try again in {seconds} s", seconds)
             self.held += count
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.held -= count
-                self._changed.notify()
+            self._absent += count
 
-    def submit(self, item: Item) -> Future[Answer]:
-        """Ask for an answer.
-
-        Raises:
-            BusyError: after :meth:`close`.
-        """
+    def enqueue(self, item: Item) -> Future[Answer]:
+        """Put an item that has a place into the queue."""
         future: Future[Answer] = Future()
         with self._changed:
+            self._absent -= 1
             if self._closed:
-                raise BusyError("the server is stopping", 60)
+                raise BusyError("the server is stopping; try again in 60 s", 60)
             self._waiting.append((item, future, time.monotonic()))
             self._changed.notify()
         return future
@@ -151,9 +192,8 @@ class Batcher(Generic[Item, Answer]):
                     return batch
 
     def _complete(self) -> bool:
-        """Whether nobody is left to wait for."""
-        waiting = len(self._waiting)
-        return waiting >= min(self.size, self.held) or self._closed
+        """Whether the batch is full, or nobody is left to wait for."""
+        return len(self._waiting) >= self.size or not self._absent or self._closed
 
     def _answers(self, items: list[Item]) -> Sequence[Answer | Exception]:
         try:

@@ -20,7 +20,7 @@ from gcpzoo import __version__
 from gcpzoo.data.images import ImageError, ImageTooLargeError
 from gcpzoo.data.loading import cores
 from gcpzoo.errors import ZooError, printable, unknown_name
-from gcpzoo.serve.batching import Batcher, BusyError
+from gcpzoo.serve.batching import Batcher, BusyError, Places
 from gcpzoo.serve.schema import EMBED, HEALTH, MODEL, PREDICT
 
 FIELD = "image"
@@ -143,22 +143,22 @@ class _Desk:
         for key in request.query_params:
             if key not in known:
                 raise HTTPException(422, str(unknown_name("parameter", key, known)))
-        with self.batcher.places(1), self._memory(request):
+        with self.batcher.places() as places, self._memory(request):
             try:
                 async with asyncio.timeout(self.limits.seconds):
                     uploads = await read_uploads(request, self.limits.bytes, self.batcher.limit)
             except TimeoutError:
                 raise HTTPException(408, f"the body must come within {self.limits.seconds:g} s") from None
-            with self.batcher.places(len(uploads) - 1):
-                answers = await asyncio.gather(*(self._one(upload, kind, top) for upload in uploads))
+            places.take(len(uploads) - 1)
+            answers = await asyncio.gather(*(self._one(places, upload, kind, top) for upload in uploads))
         return self._respond(answers)
 
-    async def _one(self, upload: Upload, kind: str, top: int) -> tuple[int, dict[str, Any]]:
+    async def _one(self, places: Places[Any, Any], upload: Upload, kind: str, top: int) -> tuple[int, dict[str, Any]]:
         """Answer one image; its error is its own."""
         try:
             loop = asyncio.get_running_loop()
             task = await loop.run_in_executor(self.readers, self.model.read, upload.data, upload.name, kind)
-            values = await asyncio.wrap_future(self.batcher.submit(task))
+            values = await asyncio.wrap_future(places.submit(task))
             return 200, self.model.answer(kind, upload.name, values, top)
         except ZooError as error:
             status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)

@@ -111,8 +111,8 @@ class Predictor:
         """Name the likeliest classes of each row of logits ``(B, num_classes)``, ``top`` of them, by default the own.
 
         >>> predictor = Predictor("resnet18_isqrt.digits", top=2)
-        >>> [c.name for c in predictor.classes(torch.eye(10)[:1])[0]]
-        ['0', '1']
+        >>> [c.name for c in predictor.classes(torch.arange(10.0)[None])[0]]
+        ['9', '8']
         """
         p, k = logits.softmax(1).topk(min(top or self.top, self.model.num_classes))
         return [
