@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/busy.py
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/triton_newton_schulz.py
 	$(BIN)/python benchmarks/report.py
 

@@ -1,7 +1,8 @@
 """Fill the blocks of the pages in docs/ that show a command with what the command prints.
 
 A block stands between ``<!-- run: gcpzoo … -->`` and ``<!-- ran -->``; ``<!-- refused: gcpzoo … -->`` shows one that
-must end with an error. The commands of a page run one after another in one new folder, which holds the digits of
+must end with an error, and ``<!-- serving: gcpzoo … -->`` one that goes on beside those after it, with its first line. The
+commands of a page run one after another in one new folder, which holds the digits of
 scikit-learn, ``digits/train/LABEL/N.png`` and ``digits/test/LABEL/N.png``, and a link to ``examples``.
 
 python docs/make_outputs.py              # all pages
@@ -16,10 +17,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BLOCK = re.compile(r"(<!-- (run|refused): (.+?) -->\n)(.*?)(<!-- ran -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (run|refused|serving): (.+?) -->\n)(.*?)(<!-- ran -->)", re.DOTALL)
 SECONDS = 300
 
 
@@ -33,18 +36,40 @@ def fill(text: str, folder: Path) -> str:
 
     def replace(match: re.Match[str]) -> str:
         start, kind, command, _, end = match.groups()
-        return f"{start}```console\n$ {command}\n{output(command, kind == 'refused', folder)}\n```\n{end}"
+        if kind == "serving":
+            shown = servers.enter_context(serving(command, folder))
+        else:
+            shown = output(command, kind == "refused", folder)
+        return f"{start}```console\n$ {command}\n{shown}\n```\n{end}"
 
-    return BLOCK.sub(replace, text)
+    with ExitStack() as servers:
+        return BLOCK.sub(replace, text)
+
+
+def arguments(command: str) -> list[str]:
+    program, *rest = shlex.split(command)
+    known = {"gcpzoo": [sys.executable, "-m", "gcpzoo"], "python": [sys.executable], "curl": ["curl", "--silent"]}
+    return [*known[program], *rest]
+
+
+@contextmanager
+def serving(command: str, folder: Path) -> Iterator[str]:
+    """The first line of a command that goes on until the end of the block."""
+    with subprocess.Popen(arguments(command), cwd=folder, stdout=subprocess.PIPE, encoding="utf-8") as process:
+        try:
+            assert process.stdout
+            if not (line := process.stdout.readline().strip()):
+                raise SystemExit(f"{command} ended without a line")
+            yield line
+        finally:
+            process.terminate()
 
 
 def output(command: str, refused: bool, folder: Path) -> str:
     """What a command prints; its exit code must be 0, or 2 where it must be refused."""
-    program, *arguments = shlex.split(command)
-    known = {"gcpzoo": [sys.executable, "-m", "gcpzoo"], "python": [sys.executable]}
     environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
     done = subprocess.run(
-        [*known[program], *arguments],
+        arguments(command),
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

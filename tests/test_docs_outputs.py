@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def test_a_pages_command_exists(command: str) -> None:
     program, *arguments = shlex.split(command)
     if program == "python":
         assert (ROOT / arguments[0]).is_file()
+    elif program == "curl":
+        assert any(argument.startswith("http://127.0.0.1:") for argument in arguments)
     elif arguments[0] not in TRAINER_COMMANDS:
         assert parser().parse_args(arguments).handler is not None
 
@@ -44,6 +47,16 @@ def test_a_block_is_filled_and_filled_again(tmp_path: Path) -> None:
     once = make_outputs.fill(page, tmp_path)
     assert "```console\n$ python -c 'print(6 * 7)'\n42\n```\n<!-- ran -->\nb\n" in once
     assert make_outputs.fill(once, tmp_path) == once
+
+
+def test_a_command_that_serves_goes_on_beside_the_next_and_ends_with_the_page(tmp_path: Path) -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    page = f"<!-- serving: python -c '{code}' -->\n<!-- ran -->\n<!-- run: python -c 'print(6 * 7)' -->\n<!-- ran -->"
+    filled = make_outputs.fill(page, tmp_path)
+    process = filled.partition("time.sleep(60)'\n")[2].partition("\n")[0]
+    assert "\n42\n" in filled
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process), 0)
 
 
 def test_a_command_that_fails_stops_the_script(tmp_path: Path) -> None:
