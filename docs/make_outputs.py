@@ -1,9 +1,9 @@
 """Fill the blocks of the pages in docs/ that show a command with what the command prints.
 
 A block stands between ``<!-- run: gcpzoo … -->`` and ``<!-- ran -->``; ``<!-- refused: gcpzoo … -->`` shows one that
-must end with an error, and ``<!-- serving: gcpzoo … -->`` one that goes on beside those after it, with its first line. The
-commands of a page run one after another in one new folder, which holds the digits of
-scikit-learn, ``digits/train/LABEL/N.png`` and ``digits/test/LABEL/N.png``, and a link to ``examples``.
+must end with an error, and ``<!-- serving: gcpzoo … -->`` one that goes on beside those after it, with its first line.
+The commands of a page run one after another in one new folder, which holds the digits of scikit-learn,
+``digits/train/LABEL/N.png`` and ``digits/test/LABEL/N.png``, and a link to ``examples``.
 
 python docs/make_outputs.py              # all pages
 python docs/make_outputs.py export.md    # these
