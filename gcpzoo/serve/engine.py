@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, predictor: Predictor, name: str) -> None:
         self.predictor, self.name = predictor, name
         self.rule = predictor.model.preprocessing or Preprocessing()
-        self.device = choose_device(predictor.device or "cpu")
+        self.device = choose_device(predictor.device or str(next(predictor.model.parameters()).device))
         self.model = predictor.model.eval().to(self.device)
         self._pixels = self.rule.pixels()
         self._free = self.rule.crop is None and not isinstance(self.rule.resize, tuple)

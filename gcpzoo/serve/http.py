@@ -173,7 +173,9 @@ class _Desk:
         if not wrong:
             return JSONResponse(body)
         several = f"{len(wrong)} of {len(answers)} images have no answer: " if len(answers) > 1 else ""
-        return JSONResponse({"error": several + wrong[0][1], **body}, max(status for status, _ in wrong))
+        status = max(status for status, _ in wrong)
+        headers = {"Retry-After": "60"} if status == 503 else None
+        return JSONResponse({"error": several + wrong[0][1], **body}, status, headers)
 
     @contextmanager
     def _memory(self, request: Request) -> Iterator[None]:

@@ -12,6 +12,7 @@ from image_files import truncate, write
 
 import gcpzoo
 from gcpzoo.errors import ZooError
+from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.serve import Answer, Predictor, predict_files
 from gcpzoo.serve import predictor as module
 
@@ -150,3 +151,17 @@ def test_a_table_that_is_there_stays_until_the_new_one_is_whole(
 
 def test_answers_are_plain_and_small() -> None:
     assert not hasattr(Answer("a.png"), "__dict__")
+
+
+def test_an_image_too_long_and_thin_to_resize_is_named_and_ends_nothing(small: gcpzoo.GCPNet, tmp_path: Path) -> None:
+    write(tmp_path, ["thin.png"], 1, 70_000)
+    write(tmp_path, ["good.png"])
+    rule, small.preprocessing = small.preprocessing, Preprocessing(resize=32, crop=32)
+    try:
+        thin, good = Predictor(small, workers=0)([tmp_path / "thin.png", tmp_path / "good.png"])
+    finally:
+        small.preprocessing = rule
+    assert thin.error == (
+        f"cannot read image {tmp_path}/thin.png: resized from 1×70,000 to 32×2,240,000 pixels, more than 67,108,864"
+    )
+    assert good.error is None

@@ -254,7 +254,9 @@ def test_more_than_there_are_places_for_is_refused_at_once() -> None:
     assert five == 400
     batcher.close()
     assert one(app, "GET", "/health")[0] == 503
-    assert one(app, "POST", "/predict", b"too late")[0] == 503
+    status, answer, headers = one(app, "POST", "/predict", b"too late")
+    assert (status, headers["retry-after"]) == (503, "60")
+    assert "stopping" in answer["error"]
 
 
 def test_bodies_that_would_fill_the_memory_are_refused() -> None:
