@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
+from gcpzoo.cli.folder_request import read_request
 from gcpzoo.cli.process import set_up_process
 from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
 from gcpzoo.errors import ZooError
@@ -37,7 +38,7 @@ COMMANDS = (
     "probe",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast"}
+EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast", "wandb": "wandb"}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
 
 
@@ -69,6 +70,10 @@ def run(argv: Sequence[str]) -> int:
     ...
     0
     """
+    if argv[:1] == ["fit"] and (request := read_request(argv)):
+        from gcpzoo.cli.fit_folder import fit_folder
+
+        return fit_folder(request)
     if argv and (argv[0] in TRAINER_COMMANDS or (argv[0] == "predict" and is_on_data(argv))):
         arguments = expand_shortcuts(argv)
         from gcpzoo.cli.training import train

@@ -11,7 +11,8 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import resource
 
-SKIP_CORRUPT = "--skip-corrupt"
+SWITCHES = {"--skip-corrupt": ("--data.on_error", "skip"), "--balanced": ("--model.balanced", "true")}
+"""Short forms without a value, and the options that they stand for; these come last, behind ``--data``."""
 
 
 def is_on_data(argv: Sequence[str]) -> bool:
@@ -26,8 +27,8 @@ def is_on_data(argv: Sequence[str]) -> bool:
 def expand_shortcuts(argv: Sequence[str]) -> list[str]:
     """Write out the short forms that the trainer's commands take, and refuse what cannot work before torch is imported.
 
-    ``--model NAME`` becomes ``--model.checkpoint NAME``, and ``--skip-corrupt`` becomes ``--data.on_error skip``.
-    Configs of the package are found by their short path. They come first, so that options win wherever they stand.
+    ``--model NAME`` becomes ``--model.checkpoint NAME``, ``--skip-corrupt`` becomes ``--data.on_error skip``, and
+    ``--balanced`` becomes ``--model.balanced true``. Configs of the package are found by their short path. They come first, so that options win wherever they stand.
 
     Raises:
         ZooError: if a config or checkpoint file does not exist, or an option has moved: the message gives its new name.
@@ -58,9 +59,8 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
         if path.endswith(CONFIG_SUFFIXES) and Path(path).is_file():  # a file, not the attribute yaml of a module
             argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
-    if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
-        arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
-    return _configs_first(arguments)
+    meant = [part for switch, option in SWITCHES.items() if switch in arguments for part in option]
+    return _configs_first([*(argument for argument in arguments if argument not in SWITCHES), *meant])
 
 
 def _configs_first(arguments: Sequence[str]) -> list[str]:

@@ -16,11 +16,11 @@ import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from gcpzoo.cli.callbacks import add_best_options, listed, run_callbacks
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
@@ -32,7 +32,7 @@ from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.paths import replacing
-from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport, TestPredictions
+from gcpzoo.training import ClassificationTask, RunCheckpoints
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.predictions import gather_in_order
@@ -87,6 +87,7 @@ class ZooCLI(LightningCLI):
             "--generations", type=int, default=1,
             help="train so many networks, each with the one before as teacher, and evaluate their ensemble (fit)",
         )  # fmt: skip
+        add_best_options(parser)
         parser.add_class_arguments(RunCheckpoints, "checkpoint")
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
@@ -189,15 +190,8 @@ class ZooCLI(LightningCLI):
                 rank_zero_only(set_former_log_aside)(self.output)
             loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
-        callbacks = _listed(config.get("callbacks"))
-        if self.subcommand == "fit" and "logger" in kwargs:
-            callbacks.append(LearningRateMonitor())
-        if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
-            callbacks.append(self.config_init[self.subcommand].checkpoint)
-        if config.get("enable_progress_bar") is not False:
-            callbacks.append(RichProgressBar(leave=True))
-        kwargs["callbacks"] = [*callbacks, RunReport(), TestPredictions()]
-        kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpointIO()]
+        kwargs["callbacks"] = run_callbacks(self.config_init[self.subcommand], str(self.subcommand), "logger" in kwargs)
+        kwargs["plugins"] = [*listed(config.get("plugins")), WholeCheckpointIO()]
         if isinstance(self.datamodule, ImageDataModule):  # it gives every process its share by itself
             kwargs["use_distributed_sampler"] = False
         trainer = super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
@@ -297,11 +291,6 @@ def typed_options(argv: Sequence[str]) -> set[str]:
     """
     keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
     return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
-
-
-def _listed(given: Any) -> list[Any]:
-    """Write an option that takes one value or several as a list."""
-    return list(given) if isinstance(given, list | tuple) else [given] if given else []
 
 
 def _reset(model: Namespace, keys: Sequence[str]) -> None:

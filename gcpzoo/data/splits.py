@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ def hold_out(
     fraction: float,
     seed: int,
     remedy: str = "add images",
+    keep_single: bool = False,
 ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
     """Split ``(image, label)`` pairs at random, stratified by label, with scikit-learn.
 
@@ -23,6 +25,7 @@ def hold_out(
         fraction: share to hold out.
         seed: of the random draw.
         remedy: end of the message: what to do if a class is too small.
+        keep_single: leave the image of a class that has a single one in the rest, instead of refusing to split.
 
     Returns:
         The rest and the held-out ``fraction``, both in the order of ``samples``.
@@ -38,8 +41,12 @@ def hold_out(
     from sklearn.model_selection import train_test_split
 
     labels = [label for _, label in samples]
+    count = Counter(labels)
+    single = [i for i, label in enumerate(labels) if keep_single and count[label] == 1]
+    places = [i for i, label in enumerate(labels) if not (keep_single and count[label] == 1)]
     try:
-        rest, held = train_test_split(range(len(samples)), test_size=fraction, random_state=seed, stratify=labels)
+        stratify = [labels[i] for i in places]
+        rest, held = train_test_split(places, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError:
         smallest = min(set(labels), key=labels.count)
         raise ZooError(
@@ -47,4 +54,4 @@ def hold_out(
             f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "
             f"has {labels.count(smallest)}); {remedy}"
         ) from None
-    return [samples[i] for i in sorted(rest)], [samples[i] for i in sorted(held)]
+    return [samples[i] for i in sorted([*rest, *single])], [samples[i] for i in sorted(held)]

@@ -16,6 +16,9 @@ from gcpzoo.paths import current
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
+RUN_FILES = ("best.ckpt", "last.ckpt")
+"""The model of a run's folder: the best epoch where the run kept it, else the final one."""
+
 
 def load(name: str | os.PathLike[str]) -> GCPNet:
     """Load a trained model in eval mode; its weights are verified by SHA-256 and loaded strictly.
@@ -54,7 +57,7 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
-    if (run := path / "checkpoints" / "last.ckpt").is_file():
+    if run := next((p for p in map((path / "checkpoints").joinpath, RUN_FILES) if p.is_file()), None):
         path = run
     elif spec.startswith("local-dir:") or path.is_dir():
         return _from_folder(path)

@@ -1,3 +1,4 @@
+from .best_epoch import BestEpoch
 from .checkpoints import RunCheckpoints
 from .covariance_spectrum import CovarianceSpectrum
 from .distillation import Distillation, DistillationConfig
@@ -11,6 +12,7 @@ from .staged_unfreezing import StagedUnfreezing
 from .task import ClassificationTask
 
 __all__ = [
+    "BestEpoch",
     "ClassificationTask",
     "CovarianceSpectrum",
     "Distillation",

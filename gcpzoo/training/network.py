@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
+from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet, create_model
 
 START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
@@ -75,7 +77,7 @@ def build_network(
     if checkpoint:
         return _from_checkpoint(checkpoint, network, defaults)
     weights: str | Mapping[str, Tensor] | None = backbone_weights
-    if backbone_weights is not None and not str(backbone_weights).endswith(WEIGHT_FILES):
+    if backbone_weights is not None and not is_weights_file(backbone_weights):
         backbone: Any = load(backbone_weights).backbone
         weights = getattr(backbone, "net", backbone).state_dict()
     model = create_model(
@@ -86,6 +88,24 @@ def build_network(
     )
     pretrained = f"pretrained {network['backbone']}" if pretrained_backbone else None
     return StartingPoint(model, backbone_weights or pretrained)
+
+
+def is_weights_file(name: str) -> bool:
+    """Say whether a source is a file of tensors; a run's ``.ckpt`` is a model.
+
+    >>> is_weights_file("mobilenet_v2.pth"), is_weights_file("runs/cub/checkpoints/last.ckpt")
+    (True, False)
+    """
+    return str(name).endswith(WEIGHT_FILES) and not (str(name).endswith(".ckpt") and _is_run(name))
+
+
+def _is_run(name: str) -> bool:
+    """Say whether a ``.ckpt`` file was written by ``gcpzoo fit``; one that is missing counts as such."""
+    try:
+        read_run_checkpoint(name)
+    except ZooError:
+        return not Path(name).is_file()
+    return True
 
 
 def _from_checkpoint(name: str, network: Mapping[str, Any], defaults: Mapping[str, Any]) -> StartingPoint:
