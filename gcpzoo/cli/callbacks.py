@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.tuner import Tuner
 
 from gcpzoo.errors import ZooError
 from gcpzoo.training import BestEpoch, RunReport, TestPredictions
@@ -19,6 +20,10 @@ def add_best_options(parser: LightningArgumentParser) -> None:
         help="keep and test the epoch that is best on the validation images, and stop where none is better (fit)",
     )  # fmt: skip
     parser.add_argument("--best_by", type=str, default=MONITOR, help="the metric that --best goes by")
+    parser.add_argument(
+        "--lr_find", type=bool, nargs="?", const=True, default=False,
+        help="try rising learning rates for 100 steps, suggest one, and train nothing (fit)",
+    )  # fmt: skip
     parser.add_argument("--patience", type=int, default=5, help="epochs without a better one after which --best stops")
 
 
@@ -44,6 +49,21 @@ def _best(config: Any) -> list[Callback]:
     if config.patience < 1:
         raise ZooError(f"patience must be at least 1, got {config.patience}")
     return [EarlyStopping(config.best_by, patience=config.patience, mode="max"), BestEpoch(config.best_by)]
+
+
+def suggest_rate(trainer: Any, model: Any, data: Any) -> float:
+    """Try learning rates from 1e-8 to 1 by Lightning's finder, all parts of the network at the same one, and pick one.
+
+    Raises:
+        ZooError: if the losses of too few steps are known to pick one.
+    """
+    bars = [c for c in trainer.callbacks if isinstance(c, RichProgressBar | RunReport | BestEpoch | EarlyStopping)]
+    trainer.callbacks = [c for c in trainer.callbacks if c not in bars]  # a search leaves no report
+    found = Tuner(trainer).lr_find(model, datamodule=data, update_attr=False)
+    rate = found.suggestion() if found is not None else None
+    if rate is None:
+        raise ZooError("too few steps to suggest a learning rate: the finder needs 100, so add images or epochs")
+    return float(rate)
 
 
 def listed(given: Any) -> list[Any]:

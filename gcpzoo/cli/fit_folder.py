@@ -35,13 +35,14 @@ def fit_folder(request: FolderRequest) -> int:
 
         return compare(request, survey, source)
     choice = make_choice(request, survey, source, request.typed.get("model.head", DEFAULT))
+    if request.folds:
+        choice.reasons["folds"] = f"each of {request.folds} parts of all images is the test once, in place of one share"
     say_choice(request.folder, choice)
     if request.folds:
         from gcpzoo.cli.folds import cross_validate
 
         return cross_validate(request, choice)
-    extra = ["--find_rate", "true"] if request.lr_find else []
-    return train_chosen(choice, [*request.rest, *extra])
+    return train_chosen(choice, request.rest)
 
 
 def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str) -> Choice:

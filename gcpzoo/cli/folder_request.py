@@ -10,9 +10,9 @@ from pathlib import Path
 from gcpzoo.cli.shortcuts import SWITCHES
 from gcpzoo.errors import ZooError
 
-FLAGS = ("--compare", "--lr-find")
+FLAGS = ("--compare",)
 VALUES = ("--from", "--folds")
-WITHOUT_VALUE = (*FLAGS, *SWITCHES, "--resume", "--best", "--print_config", "--help", "-h")
+WITHOUT_VALUE = (*FLAGS, *SWITCHES, "--resume", "--best", "--lr_find", "--print_config", "--help", "-h")
 
 
 @dataclass
@@ -23,7 +23,6 @@ class FolderRequest:
         folder: class folders, or train, val and test folders.
         source: what ``--from`` names.
         compare: train the control too.
-        lr_find: look for a learning rate instead of training.
         folds: trainings of a cross-validation; 0: none.
         rest: the other arguments, for the trainer.
         typed: those of them that have names, with their values as typed.
@@ -36,7 +35,6 @@ class FolderRequest:
     folder: str
     source: str | None = None
     compare: bool = False
-    lr_find: bool = False
     folds: int = 0
     rest: list[str] = field(default_factory=list)
     typed: dict[str, str] = field(default_factory=dict)
@@ -90,15 +88,17 @@ def _check(request: FolderRequest, folders: list[str], own: dict[str, str]) -> F
             raise ZooError(f"--from and --{key} exclude each other: leave one of them out")
     if request.source is not None:
         _check_source(request.source)
-    request.compare, request.lr_find = "--compare" in own, "--lr-find" in own
+    request.compare = "--compare" in own
     if "--folds" in own:
         if not own["--folds"].isdigit() or int(own["--folds"]) < 2:
             raise ZooError(f"--folds must be a whole number of at least 2, got {own['--folds']!r}")
         request.folds = int(own["--folds"])
-    several = [key for key in ("--compare", "--lr-find", "--folds") if key in own]
+    several = [key for key in ("--compare", "--folds") if key in own]
     if len(several) > 1:
         raise ZooError(f"{' and '.join(several)} exclude each other: give one of them")
-    if several and several != ["--lr-find"] and "output" not in request.typed:
+    if several and "lr_find" in request.typed:
+        raise ZooError(f"--lr_find and {several[0]} exclude each other: look for the rate first")
+    if several and "output" not in request.typed:
         raise ZooError(f"{several[0]} trains several networks: give the folder for them by --output DIR")
     return request
 

@@ -103,7 +103,9 @@ def summary_line(stage: str, report: dict[str, Any]) -> str:
     kept = report.get("checkpoint", {})
     if kept.get("kept") == "best":
         images = "held-out training" if report["data"].get("val_fraction") else "validation"
-        epochs = f" of epoch {kept['epoch']} of {report['fit']['epochs']}, the best by {kept['metric']} of {images} images"
+        epochs = (
+            f" of epoch {kept['epoch']} of {report['fit']['epochs']}, the best by {kept['metric']} of {images} images"
+        )
     top1, top5, mean = (100 * r[k] for k in ("top1", "top5", "per_class"))
     loss = "not finite" if r["loss"] is None else f"{r['loss']:.4f}"
     f1 = f", F1 {100 * r['f1']:.2f} %" if r.get("f1") is not None else ""

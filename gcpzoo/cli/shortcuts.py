@@ -28,7 +28,8 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
     """Write out the short forms that the trainer's commands take, and refuse what cannot work before torch is imported.
 
     ``--model NAME`` becomes ``--model.checkpoint NAME``, ``--skip-corrupt`` becomes ``--data.on_error skip``, and
-    ``--balanced`` becomes ``--model.balanced true``. Configs of the package are found by their short path. They come first, so that options win wherever they stand.
+    ``--balanced`` becomes ``--model.balanced true``. Configs of the package are found by their short path. They come
+    first, so that options win wherever they stand.
 
     Raises:
         ZooError: if a config or checkpoint file does not exist, or an option has moved: the message gives its new name.

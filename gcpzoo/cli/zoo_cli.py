@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from gcpzoo.cli.callbacks import add_best_options, listed, run_callbacks
+from gcpzoo.cli.callbacks import add_best_options, listed, run_callbacks, suggest_rate
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
 from gcpzoo.cli.parser import data_modules
@@ -215,6 +215,7 @@ class ZooCLI(LightningCLI):
             if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
                 raise ZooError(f"{self.ckpt_path} does not fit its configuration: {wrong}")
             self.model.start = self.run_checkpoint.start
+            self.model.start_licence = self.run_checkpoint.start_licence
             trained = self.run_checkpoint.hyper_parameters["num_classes"]
         if self.subcommand != "fit" and trained is not None and trained != classes:
             raise ZooError(f"the data has {classes} classes, the model {trained}: it can only be evaluated on its own")
@@ -248,7 +249,10 @@ class ZooCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; a run whose training has ended already only lacks its evaluation, or nothing."""
         evaluate = self.config[self.subcommand].evaluate
-        if self.finished:
+        if self.config[self.subcommand].lr_find:
+            rate = suggest_rate(self.trainer, self.model, self.datamodule)
+            print(f"suggested for all parts alike: --model.optimizer.lr {rate:.1e}; nothing was trained")
+        elif self.finished:
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)

@@ -9,6 +9,42 @@ from typing import Any
 from gcpzoo.errors import ZooError
 
 
+def take_fold(
+    samples: Sequence[tuple[Any, int]], class_names: Sequence[str], folds: int, fold: int, seed: int
+) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
+    """Split ``(image, label)`` pairs into equal parts, stratified by label, and take one of them out.
+
+    Args:
+        samples: the pairs.
+        class_names: names of the labels, for the message.
+        folds: number of parts.
+        fold: which of them, from 0.
+        seed: of the random draw, the same for all parts.
+
+    Returns:
+        The rest and the part, both in the order of ``samples``.
+
+    Raises:
+        ZooError: if a class has fewer images than there are parts.
+
+    >>> samples = [(f"{i}.png", i % 2) for i in range(6)]
+    >>> [take_fold(samples, ["cat", "dog"], 3, fold, seed=0)[1] for fold in range(3)]
+    [[('0.png', 0), ('5.png', 1)], [('2.png', 0), ('3.png', 1)], [('1.png', 1), ('4.png', 0)]]
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    labels = [label for _, label in samples]
+    smallest = min(set(labels), key=labels.count)
+    if labels.count(smallest) < folds:
+        raise ZooError(
+            f"folds must be at most the number of images of every class, got {folds}: {class_names[smallest]!r} has "
+            f"{labels.count(smallest)}; add images, or lower folds"
+        )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    rest, part = list(parts)[fold]
+    return [samples[i] for i in rest], [samples[i] for i in part]
+
+
 def hold_out(
     samples: Sequence[tuple[Any, int]],
     class_names: Sequence[str],

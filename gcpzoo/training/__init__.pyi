@@ -3,6 +3,7 @@ from .checkpoints import RunCheckpoints
 from .covariance_spectrum import CovarianceSpectrum
 from .distillation import Distillation, DistillationConfig
 from .finite_guard import FiniteGuard
+from .gradual_unfreezing import GradualUnfreezing
 from .hybrid_root import HybridRoot
 from .optimizers import OptimizerConfig
 from .predictions import TestPredictions
@@ -18,6 +19,7 @@ __all__ = [
     "Distillation",
     "DistillationConfig",
     "FiniteGuard",
+    "GradualUnfreezing",
     "HybridRoot",
     "OptimizerConfig",
     "RunCheckpoints",

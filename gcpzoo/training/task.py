@@ -131,6 +131,7 @@ class ClassificationTask(L.LightningModule):
         network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS} | {"hidden": hidden or []}
         point = build_network(network, default_network(), **{key: arguments[key] for key in START_OPTIONS})
         self.model, self.start, self.trained_classes = point.model, point.source, point.trained_classes
+        self.start_licence = point.licence
         self.frozen = find_modules(self.model.backbone, frozen or [])
         freeze(self.frozen)
         self._save(arguments)
@@ -312,7 +313,7 @@ class ClassificationTask(L.LightningModule):
             ZooError: if a tensor is not finite; nothing is written then.
         """
         check_finite(checkpoint)
-        checkpoint[KEY] = describe_run(self.model, self.start)
+        checkpoint[KEY] = describe_run(self.model, self.start, self.start_licence)
         checkpoint[COURSE] = getattr(self, "course", None)
         checkpoint[METRICS] = gather_sums(self._train_metrics())
 

@@ -59,6 +59,8 @@ def find_source(given: str, backbone: str | None = None) -> Source:
     config = get_record(given).config if given in list_models() else load(given).config
     own = {key: config[key] for key in OF_BACKBONE if config.get(key)}
     if backbone is not None and backbone != own["backbone"]:
-        raise ZooError(f"{given} has the backbone {own['backbone']!r}, got --model.backbone {backbone!r}: leave one out")
+        raise ZooError(
+            f"{given} has the backbone {own['backbone']!r}, got --model.backbone {backbone!r}: leave one out"
+        )
     cut = f" up to {own['until']}" if "until" in own else ""
     return Source({**own, "backbone_weights": given}, f"{own['backbone']}{cut} of {given}; its head is trained anew")
