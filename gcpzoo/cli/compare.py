@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcpzoo.cli.fit_folder import make_choice, say_choice, train_chosen
+from gcpzoo.cli.chosen import make_choice, say_choice, train_chosen
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import FolderSurvey, Source

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
+from gcpzoo.cli.chosen import make_choice, say_choice, train_chosen
+from gcpzoo.cli.compare import compare
 from gcpzoo.cli.folder_request import FolderRequest
-from gcpzoo.cli.shortcuts import expand_shortcuts
-from gcpzoo.cli.training import silence, train
-from gcpzoo.errors import ZooError, printable
-from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose, find_source, survey_folder
+from gcpzoo.cli.folds import cross_validate
+from gcpzoo.cli.training import silence
+from gcpzoo.errors import ZooError
+from gcpzoo.experiments.folder import FolderSurvey, Source, find_source, survey_folder
 from gcpzoo.experiments.folder.advice import BACKBONE, DEFAULT
 
 OTHER_STARTS = ("model", "model.checkpoint")
@@ -31,51 +26,14 @@ def fit_folder(request: FolderRequest) -> int:
     survey = _survey(request)
     source = _source(request)
     if request.compare:
-        from gcpzoo.cli.compare import compare
-
         return compare(request, survey, source)
     choice = make_choice(request, survey, source, request.typed.get("model.head", DEFAULT))
     if request.folds:
-        choice.reasons["folds"] = f"each of {request.folds} parts of all images is the test once, in place of one share"
+        choice.reasons["folds"] = f"each of {request.folds} parts of all images is the test once"
     say_choice(request.folder, choice)
     if request.folds:
-        from gcpzoo.cli.folds import cross_validate
-
         return cross_validate(request, choice)
     return train_chosen(choice, request.rest)
-
-
-def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str) -> Choice:
-    """Choose the settings for a head on this machine."""
-    on_gpu = torch.cuda.is_available() and request.typed.get("trainer.accelerator") != "cpu"
-    typed = {("balanced" if key == "model.balanced" else key): value for key, value in request.typed.items()}
-    return choose(survey, source, on_gpu, head, typed)
-
-
-def train_chosen(choice: Choice, arguments: Sequence[str]) -> int:
-    """Train by a choice; the arguments of the command line win over it."""
-    with tempfile.TemporaryDirectory(prefix="gcpzoo-") as folder:
-        config = Path(folder) / "choice.yaml"
-        config.write_text(yaml.safe_dump(choice.options, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        return train(expand_shortcuts(["fit", "--config", str(config), *arguments]))
-
-
-def say_choice(folder: str, choice: Choice, title: str = "chosen for") -> None:
-    """Print the reasons of a choice, from the first process."""
-    if any(os.environ.get(key, "0") != "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
-        return
-    print(f"{title} {printable(folder)} (options win over it; config.yaml of the run has every setting):")
-    say_reasons(choice.reasons)
-
-
-def say_reasons(reasons: Mapping[str, str]) -> None:
-    """Print reasons, one a line.
-
-    >>> say_reasons({"epochs": "10"})
-      epochs    10
-    """
-    for topic, reason in reasons.items():
-        print(f"  {topic:9} {printable(reason)}", flush=True)
 
 
 def _survey(request: FolderRequest) -> FolderSurvey:
@@ -86,6 +44,8 @@ def _survey(request: FolderRequest) -> FolderSurvey:
                 shares[key] = float(value)
             except ValueError:
                 raise ZooError(f"data.{key} must be a number, got {value}") from None
+    if request.folds:
+        shares["test_fraction"] = 1 / request.folds
     survey = survey_folder(request.folder, **shares)
     if "best" in request.typed and "val" not in survey.images and not survey.val_fraction:
         smallest = list(survey.per_class)[-1]

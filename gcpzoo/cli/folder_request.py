@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gcpzoo.cli.shortcuts import SWITCHES
+from gcpzoo.cli.shortcuts import FILES, SWITCHES
 from gcpzoo.errors import ZooError
 
 FLAGS = ("--compare",)
@@ -109,7 +109,7 @@ def _check_source(given: str) -> None:
         raise ZooError("--from must name a model of the zoo, a folder, a run or a file of weights, got nothing")
     if given.startswith("hf-hub:") or Path(given).exists():
         return
-    if Path(given).suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar") or "/" in given:
+    if Path(given).suffix in FILES or "/" in given:
         raise ZooError(f"--from: there is no file or folder {given!r}")
     from gcpzoo.hub.records import get_record
 

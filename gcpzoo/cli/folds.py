@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gcpzoo.cli.chosen import train_chosen
 from gcpzoo.cli.compare import without
-from gcpzoo.cli.fit_folder import train_chosen
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import Choice

@@ -122,11 +122,15 @@ def _explain(error: BaseException) -> int:
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
         print("gcpzoo: stopped", file=sys.stderr)
         return 130
-    mistake: BaseException | None = error
-    while mistake is not None and not isinstance(mistake, ZooError):
-        mistake = mistake.__cause__  # jsonargparse wraps what a constructor or a link raises
-    if mistake is None and isinstance(error, ModuleNotFoundError):
-        mistake = ModuleNotFoundError(f"{error}; {_installation(error.name or '')}")
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:  # jsonargparse wraps what a constructor or a link raises
+        chain.append(cause)
+    mistake: BaseException | None = next((e for e in chain if isinstance(e, ZooError)), None)
+    missing = next((e for e in chain if isinstance(e, ModuleNotFoundError)), None)
+    if mistake is None and missing is not None:
+        module = missing.name or next((m for m in EXTRAS if m in str(missing)), "")  # Lightning gives no name
+        text = str(missing) if missing.name or not module else f"No module named {module!r}"
+        mistake = ModuleNotFoundError(f"{text}; {_installation(module)}")
     if mistake is None:
         raise error
     print(f"gcpzoo: error: {mistake}", file=sys.stderr)

@@ -11,6 +11,7 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import resource
 
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 SWITCHES = {"--skip-corrupt": ("--data.on_error", "skip"), "--balanced": ("--model.balanced", "true")}
 """Short forms without a value, and the options that they stand for; these come last, behind ``--data``."""
 
@@ -52,6 +53,10 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             argument = f"--config={_find_config(inline)}"
         elif key == "--ckpt_path" and not Path(value).is_file():
             raise ZooError(f"no checkpoint {value!r}; give the file, runs/NAME/checkpoints/last.ckpt")
+        elif key == "--data.root" and value and not Path(value).expanduser().exists():
+            raise ZooError(f"there is no folder {value}; expected train, val and test folders, or class folders")
+        elif key == "--model.backbone_weights" and Path(value).suffix in FILES and not Path(value).is_file():
+            raise ZooError(f"no weights file {value!r}")
         elif key.startswith("--"):
             refuse_former_names({key.removeprefix("--"): value})
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):

@@ -29,7 +29,7 @@ def take_fold(
 
     >>> samples = [(f"{i}.png", i % 2) for i in range(6)]
     >>> [take_fold(samples, ["cat", "dog"], 3, fold, seed=0)[1] for fold in range(3)]
-    [[('0.png', 0), ('5.png', 1)], [('2.png', 0), ('3.png', 1)], [('1.png', 1), ('4.png', 0)]]
+    [[('3.png', 1), ('4.png', 0)], [('2.png', 0), ('5.png', 1)], [('0.png', 0), ('1.png', 1)]]
     """
     from sklearn.model_selection import StratifiedKFold
 

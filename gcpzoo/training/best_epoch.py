@@ -59,9 +59,7 @@ class BestEpoch(Checkpoint):
         """Refuse a training without an honest validation after each epoch."""
         data = trainer.datamodule
         if getattr(data, "val_on_test", False):
-            raise ZooError(
-                "--best chooses by validation images, which must not be the test images: leave out val_on_test"
-            )
+            raise ZooError("--best needs validation images that are not the test images: leave out data.val_on_test")
         if trainer.val_check_interval not in (None, 1, 1.0):
             raise ZooError("--best needs one validation at the end of an epoch: leave out trainer.val_check_interval")
 

@@ -39,7 +39,8 @@ class GradualUnfreezing(Callback):
         self.until = dict(until)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Refuse what would never learn or never be reduced over processes."""
+        """Refuse what would never learn or never be reduced over processes, and paths that name nothing."""
+        find_modules(pl_module.model.backbone, list(self.until))
         if trainer.world_size > 1:
             raise ZooError("GradualUnfreezing needs one process: set trainer.devices to 1, or take StagedUnfreezing")
         most = trainer.max_epochs or -1

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -25,6 +26,13 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plots and no second log, which other tests look at."""
+    monkeypatch.setattr("gcpzoo.training.run_report.plots", MagicMock())
+    monkeypatch.setattr("gcpzoo.cli.zoo_cli.find_spec", lambda name: None)
+
+
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders with 20, 10 and 2 images."""
@@ -40,7 +48,7 @@ def test_a_folder_alone_is_trained_on_with_settings_that_are_explained_and_recor
     assert code == 0, err
     for topic in ("data", "backbone", "head", "rates", "images", "epochs", "balance"):
         assert f"\n  {topic} " in out
-    assert "many has 8 times the images of two: each class weighs the same in the loss" in out
+    assert "times the images of two: each class weighs the same in the loss, as you asked" in out
     assert "F1" in out
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert (config["model"]["fusion"], config["model"]["balanced"], config["model"]["dim"]) == ("sum", True, 8)
