@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import yaml
 
 from gcpzoo.cli.folder_request import FolderRequest
+from gcpzoo.cli.generations import train_apart
 from gcpzoo.cli.shortcuts import expand_shortcuts
 from gcpzoo.cli.training import train
 from gcpzoo.errors import printable
@@ -30,6 +32,14 @@ def train_chosen(choice: Choice, arguments: Sequence[str]) -> int:
         config = Path(folder) / "choice.yaml"
         config.write_text(yaml.safe_dump(choice.options, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return train(expand_shortcuts(["fit", "--config", str(config), *arguments]))
+
+
+def train_one_of(choice: Choice, arguments: Sequence[str], output: Path) -> int:
+    """Train one of several networks below ``output``, and leave the process as it was; say how they go on."""
+    code: int = train_apart(arguments, output, lambda own: train_chosen(choice, own))
+    if code:
+        print(f"gcpzoo: all of them go on by the same command with --resume --output {output}", file=sys.stderr)
+    return code
 
 
 def say_choice(folder: str, choice: Choice, title: str = "chosen for") -> None:

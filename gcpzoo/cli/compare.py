@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcpzoo.cli.chosen import make_choice, say_choice, train_chosen
+from gcpzoo.cli.chosen import make_choice, say_choice, train_one_of
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import FolderSurvey, Source
@@ -42,7 +42,7 @@ def compare(request: FolderRequest, survey: FolderSurvey, source: Source | None)
     for name, choice in choices.items():
         own = rest if name == "gcp" else without(rest, OF_THE_HEAD)
         print(f"\n{name}: {choice.reasons['head']}\n  {choice.reasons['rates']}", flush=True)
-        if code := train_chosen(choice, [*own, "--output", str(runs[name])]):
+        if code := train_one_of(choice, [*own, "--output", str(runs[name])], output):
             return code
     reports = {name: json.loads((run / "metrics.json").read_text(encoding="utf-8")) for name, run in runs.items()}
     labels = {name: _label(report["model"]) for name, report in reports.items()}

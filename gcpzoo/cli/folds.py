@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gcpzoo.cli.chosen import train_chosen
+from gcpzoo.cli.chosen import train_one_of
 from gcpzoo.cli.compare import without
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.errors import ZooError
@@ -29,7 +29,7 @@ def cross_validate(request: FolderRequest, choice: Choice) -> int:
     for i, run in enumerate(runs):
         print(f"\nfold {i + 1} of {request.folds}", flush=True)
         own = ["--data.folds", str(request.folds), "--data.fold", str(i), "--output", str(run)]
-        if code := train_chosen(choice, [*without(request.rest, ("output",)), *own]):
+        if code := train_one_of(choice, [*without(request.rest, ("output",)), *own], output):
             return code
     tests = [json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"] for run in runs]
     found = {name: mean_interval([test[name] for test in tests]) for name in METRICS}

@@ -11,11 +11,13 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 import yaml
-from image_files import draw, truncate
+from image_files import draw, truncate, write
 from run_files import read_checkpoint
 
 import gcpzoo
 from gcpzoo.cli.folder_request import read_request
+from gcpzoo.errors import ZooError
+from gcpzoo.experiments.folder import FolderSurvey, choose, find_source, survey_folder
 from gcpzoo.training import RunCheckpoints
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -44,8 +46,10 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_alone_is_trained_on_with_settings_that_are_explained_and_recorded(cli: Cli, uneven: Path) -> None:
-    code, out, err = cli("fit", uneven, "--output", "run", "--balanced", *TINY, "--trainer.max_epochs", 1)
+    arguments = ["fit", uneven, "--output", "run", *TINY[:-2], "--trainer.max_epochs", 1]
+    code, out, err = cli(*arguments, "--balanced")
     assert code == 0, err
+    assert "Epoch 1/1" in out
     for topic in ("data", "backbone", "head", "rates", "images", "epochs", "balance"):
         assert f"\n  {topic} " in out
     assert "times the images of two: each class weighs the same in the loss, as you asked" in out
@@ -53,10 +57,10 @@ def test_a_folder_alone_is_trained_on_with_settings_that_are_explained_and_recor
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert (config["model"]["fusion"], config["model"]["balanced"], config["model"]["dim"]) == ("sum", True, 8)
     assert config["model"]["optimizer"]["lr_factors"] == {"first_classifier": 5.0}
-    code, out, err = cli("fit", uneven, "--output", "run", "--balanced", *TINY, "--trainer.max_epochs", 1, "--resume")
+    code, out, err = cli(*arguments, "--balanced", "--resume")
     assert code == 0, err
     assert "has finished: nothing to do" in out
-    code, _, err = cli("fit", uneven, "--output", "run", *TINY, "--trainer.max_epochs", 1, "--resume")
+    code, _, err = cli(*arguments, "--resume")
     assert code == 2
     assert "model.balanced=True" in err
 
@@ -145,13 +149,11 @@ def test_the_best_epoch_needs_validation_images_that_are_not_the_test_images(cli
 def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> None:
     from torchvision import models
 
-    from gcpzoo.experiments.folder import find_source
-
     state = models.resnet18().state_dict()
     torch.save({k: v for k, v in state.items() if not k.startswith("layer4.1")}, tmp_path / "part.pth")
     assert find_source(str(tmp_path / "part.pth")).model["until"] == "layer3"
     torch.save({k.replace("layer1", "stage1"): v for k, v in state.items()}, tmp_path / "other.pth")
-    with pytest.raises(gcpzoo.errors.ZooError, match="fits no backbone of torchvision.*--model.backbone"):
+    with pytest.raises(ZooError, match="fits no backbone of torchvision.*--model.backbone"):
         find_source(str(tmp_path / "other.pth"))
     assert find_source(str(tmp_path / "other.pth"), "resnet18").model["backbone"] == "resnet18"
     gcpzoo.hub.save_local(gcpzoo.create_model("resnet18", "gap", 2, until="layer1"), tmp_path / "mine")
@@ -174,7 +176,7 @@ def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> Non
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str], said: str) -> None:
-    with pytest.raises(gcpzoo.errors.ZooError, match=said):
+    with pytest.raises(ZooError, match=said):
         read_request(["fit", *arguments])
 
 
@@ -211,3 +213,34 @@ def test_wandb_is_named_where_it_is_missing(cli: Cli, small_fit: list[str]) -> N
     assert code == 2
     assert "pip install 'gcpzoo[wandb]'" in err
     assert len(err.splitlines()) == 1
+
+
+def test_classes_too_small_to_split_get_a_larger_share_or_a_clear_answer(tmp_path: Path) -> None:
+    def lay_out(name: str, counts: dict[str, int]) -> str:
+        write(tmp_path / name, [f"{kind}/{k}.png" for kind, count in counts.items() for k in range(count)])
+        return str(tmp_path / name)
+
+    many = survey_folder(lay_out("many", {f"c{i}": 3 for i in range(10)}))
+    assert (many.test_fraction, many.images) == (0.4, {"train": 18, "test": 12})
+    assert many.val_fraction == 0.0  # no share leaves every class in both parts
+    uneven = survey_folder(lay_out("uneven", {"a": 30, "b": 12, "c": 2}))
+    assert (uneven.test_fraction, uneven.val_fraction) == (0.2, 0.1)
+    with pytest.raises(ZooError, match=r"1 of 3 classes have one image only \(c\)"):
+        survey_folder(lay_out("one", {"a": 30, "b": 12, "c": 1}))
+    write(tmp_path / "split", [f"{split}/{kind}/1.png" for split in ("train", "val") for kind in "ab"])
+    with pytest.raises(ZooError, match="no test folder.*rename its val folder to test"):
+        survey_folder(str(tmp_path / "split"))
+
+
+def test_the_table_of_advice_decides_size_epochs_and_batch() -> None:
+    def chosen(images: int, side: float, on_gpu: bool = False) -> tuple[int, int, int]:
+        survey = FolderSurvey("x", {"train": images, "test": 9}, {"a": images, "b": images}, side, 0, 0.0, 0.1)
+        options = choose(survey, find_source("resnet18_isqrt.cub50"), on_gpu).options
+        data = options["data"]["init_args"]
+        return data["image_size"], data["batch_size"], options["trainer"]["max_epochs"]
+
+    assert chosen(1_088, 500) == (224, 16, 10)
+    assert chosen(100, 100) == (160, 16, 20)
+    assert chosen(50_000, 500) == (160, 32, 5)
+    assert chosen(50_000, 500, on_gpu=True) == (224, 32, 5)
+    assert chosen(1_088, 32) == (128, 16, 10)

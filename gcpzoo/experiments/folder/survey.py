@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcpzoo.data import ImageFolder
+from gcpzoo.data.folder import scan
 from gcpzoo.data.images import examine
-from gcpzoo.data.scan import in_threads
+from gcpzoo.data.scan import in_threads, list_folders
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder.advice import TEST_FRACTIONS, VAL_FRACTIONS
@@ -97,7 +98,19 @@ def _read(root: str, fractions: tuple[float, ...]) -> ImageFolder:
         except ZooError as error:
             if "cannot hold out" not in str(error) or fraction == fractions[-1]:
                 raise
+            _refuse_single_images(root)
     raise AssertionError("no share to try")
+
+
+def _refuse_single_images(root: str) -> None:
+    """Refuse classes that cannot be both learnt and tested; no share changes that."""
+    names = list_folders(root)
+    counts = Counter(label for _, label in scan(root, names))
+    if single := [names[label] for label, n in counts.items() if n == 1]:
+        raise ZooError(
+            f"{root}: {len(single)} of {len(names)} classes have one image only ({', '.join(single[:10])}), but each "
+            "needs one to learn from and one to test: add images, or move these folders away"
+        )
 
 
 def _val_fraction(train: Any, names: list[str], asked: float | None) -> float:
