@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.tuner import Tuner
 
 from gcpzoo.errors import ZooError
 from gcpzoo.training import BestEpoch, RunReport, TestPredictions
 from gcpzoo.training.best_epoch import MONITOR
+
+STEPS = 100
+"""Of the learning-rate finder, each at a higher rate."""
 
 
 def add_best_options(parser: LightningArgumentParser) -> None:
@@ -57,12 +60,12 @@ def suggest_rate(trainer: Any, model: Any, data: Any) -> float:
     Raises:
         ZooError: if the losses of too few steps are known to pick one.
     """
-    bars = [c for c in trainer.callbacks if isinstance(c, RichProgressBar | RunReport | BestEpoch | EarlyStopping)]
-    trainer.callbacks = [c for c in trainer.callbacks if c not in bars]  # a search leaves no report
-    found = Tuner(trainer).lr_find(model, datamodule=data, update_attr=False)
+    kept = (Checkpoint, RichProgressBar, RunReport, EarlyStopping)  # a search leaves no run behind
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, kept)]
+    found = Tuner(trainer).lr_find(model, datamodule=data, num_training=STEPS, update_attr=False)
     rate = found.suggestion() if found is not None else None
     if rate is None:
-        raise ZooError("too few steps to suggest a learning rate: the finder needs 100, so add images or epochs")
+        raise ZooError(f"too few steps to suggest a learning rate: the finder needs {STEPS}, so add images or epochs")
     return float(rate)
 
 

@@ -149,10 +149,11 @@ def test_the_best_epoch_needs_validation_images_that_are_not_the_test_images(cli
 def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> None:
     from torchvision import models
 
-    state = models.resnet18().state_dict()
-    torch.save({k: v for k, v in state.items() if not k.startswith("layer4.1")}, tmp_path / "part.pth")
-    assert find_source(str(tmp_path / "part.pth")).model["until"] == "layer3"
-    torch.save({k.replace("layer1", "stage1"): v for k, v in state.items()}, tmp_path / "other.pth")
+    state = models.shufflenet_v2_x0_5().state_dict()
+    torch.save({k: v for k, v in state.items() if not k.startswith("conv5.1")}, tmp_path / "part.pth")
+    found = find_source(str(tmp_path / "part.pth")).model
+    assert (found["backbone"], found["until"]) == ("shufflenet_v2_x0_5", "stage4")
+    torch.save({k.replace("stage2", "stage1"): v for k, v in state.items()}, tmp_path / "other.pth")
     with pytest.raises(ZooError, match="fits no backbone of torchvision.*--model.backbone"):
         find_source(str(tmp_path / "other.pth"))
     assert find_source(str(tmp_path / "other.pth"), "resnet18").model["backbone"] == "resnet18"
@@ -200,7 +201,10 @@ def test_folds_test_every_image_once_and_give_the_mean(cli: Cli, folder: Path) -
     assert "2 folds, every image tested once" in out
 
 
-def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(cli: Cli, folder: Path) -> None:
+def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcpzoo.cli.callbacks.STEPS", 25)
     code, out, err = cli("fit", folder, "--output", "r", *TINY, "--lr_find")
     assert code == 0, err
     assert "suggested for all parts alike: --model.optimizer.lr " in out
