@@ -21,7 +21,11 @@ from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose
 
 def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str) -> Choice:
     """Choose the settings for a head on this machine."""
-    on_gpu = torch.cuda.is_available() and request.typed.get("trainer.accelerator") != "cpu"
+    on_gpu = (
+        torch.cuda.is_available()
+        and torch.cuda.is_bf16_supported()
+        and request.typed.get("trainer.accelerator") != "cpu"
+    )
     typed = {("balanced" if key == "model.balanced" else key): value for key, value in request.typed.items()}
     return choose(survey, source, on_gpu, head, typed)
 

@@ -80,6 +80,12 @@ def _check(request: FolderRequest, folders: list[str], own: dict[str, str]) -> F
     request.folder, request.source = folders[0], own.get("--from")
     if not os.path.isdir(request.folder):
         raise ZooError(f"there is no folder {request.folder!r}: give one with a subfolder of images for each class")
+    for key in ("config", "c"):
+        if key in request.typed:
+            raise ZooError(
+                "FOLDER brings settings of its own, which do not mix with those of --config: give the folder to the "
+                "config by --data.root, or single options to FOLDER"
+            )
     for key in ("data", "data.root", "generations"):
         if key in request.typed:
             raise ZooError(f"--{key} and FOLDER exclude each other: leave one of them out")

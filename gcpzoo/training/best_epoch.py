@@ -66,8 +66,12 @@ class BestEpoch(Checkpoint):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.num_val_batches or not sum(trainer.num_val_batches):
             raise ZooError("--best needs validation images: set data.val_fraction, or add a val folder")
-        if trainer.current_epoch - 1 == self.epoch:
-            self._copy(trainer)
+        if self.epoch is None:
+            return
+        best = best_checkpoint(trainer)
+        if trainer.is_global_zero and _epoch(best) != self.epoch and _epoch(best.with_name(LAST)) == self.epoch:
+            self._copy(trainer)  # the training was stopped before it did
+        trainer.strategy.barrier()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -81,8 +85,10 @@ class BestEpoch(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Copy the checkpoint that was just written, if this epoch is the best."""
-        if trainer.current_epoch == self.epoch:
-            self._copy(trainer)
+        if trainer.current_epoch == self.epoch and not trainer.fast_dev_run:
+            if trainer.is_global_zero:
+                self._copy(trainer)
+            trainer.strategy.barrier()
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         """Take the weights of the best epoch."""
@@ -97,14 +103,16 @@ class BestEpoch(Checkpoint):
             )
         pl_module.model.load_state_dict(read_run_checkpoint(path).state_dict)
 
-    def _copy(self, trainer: Any) -> None:
-        if trainer.fast_dev_run:
-            return
-        if trainer.is_global_zero:
-            path = best_checkpoint(trainer)
-            with replacing(path) as temporary:
-                shutil.copyfile(path.with_name(LAST), temporary)
-        trainer.strategy.barrier()
+    @staticmethod
+    def _copy(trainer: Any) -> None:
+        path = best_checkpoint(trainer)
+        with replacing(path) as temporary:
+            shutil.copyfile(path.with_name(LAST), temporary)
+
+
+def _epoch(path: Path) -> int | None:
+    """Read the epoch of a checkpoint; nothing where there is none."""
+    return int(open_file(path)["epoch"]) if path.is_file() else None
 
 
 def best_checkpoint(trainer: Any) -> Path:

@@ -170,6 +170,7 @@ def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> Non
         ([".", "--from", "resnet18_isqrt.cub5"], "did you mean resnet18_isqrt.cub50"),
         ([".", "--data", "Digits"], "--data and FOLDER exclude each other"),
         ([".", "--from", "a", "--model", "b"], "--from and --model exclude each other"),
+        ([".", "--config", "finetune/images.yaml"], "do not mix with those of --config"),
         ([".", "--compare"], "give the folder for them by --output DIR"),
         ([".", "--folds", "1", "--output", "o"], "--folds must be a whole number of at least 2, got '1'"),
         (["--compare", "--config", "finetune/images.yaml"], "--compare belongs to 'gcpzoo fit FOLDER'"),
