@@ -13,7 +13,7 @@ from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
 from gcpzoo.cli.folder_request import read_request
 from gcpzoo.cli.process import set_up_process
-from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
+from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data, refuse_missing_files
 from gcpzoo.errors import ZooError
 
 TRAINER_COMMANDS = {
@@ -76,6 +76,7 @@ def run(argv: Sequence[str]) -> int:
         return fit_folder(request)
     if argv and (argv[0] in TRAINER_COMMANDS or (argv[0] == "predict" and is_on_data(argv))):
         arguments = expand_shortcuts(argv)
+        refuse_missing_files(argv)
         from gcpzoo.cli.training import train
 
         return train(arguments)

@@ -53,10 +53,6 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             argument = f"--config={_find_config(inline)}"
         elif key == "--ckpt_path" and not Path(value).is_file():
             raise ZooError(f"no checkpoint {value!r}; give the file, runs/NAME/checkpoints/last.ckpt")
-        elif key == "--data.root" and value and not Path(value).expanduser().exists():
-            raise ZooError(f"there is no folder {value}; expected train, val and test folders, or class folders")
-        elif key == "--model.backbone_weights" and Path(value).suffix in FILES and not Path(value).is_file():
-            raise ZooError(f"no weights file {value!r}")
         elif key.startswith("--"):
             refuse_former_names({key.removeprefix("--"): value})
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):
@@ -67,6 +63,22 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
         arguments.append(argument)
     meant = [part for switch, option in SWITCHES.items() if switch in arguments for part in option]
     return _configs_first([*(argument for argument in arguments if argument not in SWITCHES), *meant])
+
+
+def refuse_missing_files(argv: Sequence[str]) -> None:
+    """Refuse a folder of images and a file of weights that do not exist, before torch is imported.
+
+    >>> refuse_missing_files(["fit", "--data", "ImageFolder", "--data.root", "/nowhere"])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: there is no folder /nowhere; expected train, val and test folders, or class folders
+    """
+    for i, argument in enumerate(argv):
+        key, equals, inline = argument.partition("=")
+        value = inline if equals else "".join(argv[i + 1 : i + 2])
+        if key == "--data.root" and value and not Path(value).expanduser().exists():
+            raise ZooError(f"there is no folder {value}; expected train, val and test folders, or class folders")
+        if key == "--model.backbone_weights" and Path(value).suffix in FILES and not Path(value).is_file():
+            raise ZooError(f"no weights file {value!r}")
 
 
 def _configs_first(arguments: Sequence[str]) -> list[str]:
