@@ -54,7 +54,7 @@ def find_source(given: str, backbone: str | None = None) -> Source:
             return Source({"backbone": backbone, **weights}, f"{backbone} with the weights in {name}")
         found = recognize(given)
         cut = {"until": found.until} if found.until else {}
-        words = f"{found.backbone}{f' up to {found.until}' if cut else ''} with the weights in {name}, by whose tensors"
+        words = f"{found.backbone}{_cut(found.until)} with the weights in {name}, by whose tensors"
         return Source({"backbone": found.backbone, **cut, **weights}, f"{words} it was recognized")
     config = get_record(given).config if given in list_models() else load(given).config
     own = {key: config[key] for key in OF_BACKBONE if config.get(key)}
@@ -62,5 +62,9 @@ def find_source(given: str, backbone: str | None = None) -> Source:
         raise ZooError(
             f"{given} has the backbone {own['backbone']!r}, got --model.backbone {backbone!r}: leave one out"
         )
-    cut = f" up to {own['until']}" if "until" in own else ""
-    return Source({**own, "backbone_weights": given}, f"{own['backbone']}{cut} of {given}; its head is trained anew")
+    words = f"{own['backbone']}{_cut(own.get('until'))} of {given}; its head is trained anew"
+    return Source({**own, "backbone_weights": given}, words)
+
+
+def _cut(until: str | None) -> str:
+    return f" up to {until}" if until else ""
