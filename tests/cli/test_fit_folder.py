@@ -214,7 +214,8 @@ def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(
 
 
 def test_wandb_is_named_where_it_is_missing(cli: Cli, small_fit: list[str]) -> None:
-    code, _, err = cli(*small_fit, "--trainer.logger", "lightning.pytorch.loggers.WandbLogger")
+    logger = ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger", "--trainer.logger.project", "mine"]
+    code, _, err = cli(*small_fit, *logger)
     assert code == 2
     assert "pip install 'gcpzoo[wandb]'" in err
     assert len(err.splitlines()) == 1
