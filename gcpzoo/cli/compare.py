@@ -41,7 +41,7 @@ def compare(request: FolderRequest, survey: FolderSurvey, source: Source | None)
     say_choice(request.folder, choices["gcp"])
     for name, choice in choices.items():
         own = rest if name == "gcp" else without(rest, OF_THE_HEAD)
-        print(f"\n{name}: {choice.reasons['head']}\n  {choice.reasons['rates']}", flush=True)
+        print(f"\n{name}: {choice.options['model']['head']}; {choice.reasons['rates']}", flush=True)
         if code := train_one_of(choice, [*own, "--output", str(runs[name])], output):
             return code
     reports = {name: json.loads((run / "metrics.json").read_text(encoding="utf-8")) for name, run in runs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,9 @@ def survey_folder(root: str, test_fraction: float | None = None, val_fraction: f
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: ImageFolder: there is no folder /nowhere; expected train, val and test folders, or ...
     """
-    data = _read(root, (test_fraction,) if test_fraction is not None else TEST_FRACTIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the training says it of the same folder
+        data = _read(root, (test_fraction,) if test_fraction is not None else TEST_FRACTIONS)
     train = data.samples("train")
     if "test" not in (splits := data.record()["images"]):
         raise ZooError(
