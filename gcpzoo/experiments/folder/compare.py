@@ -96,7 +96,7 @@ def lines(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
     'gcp: top-1 50.00 % (40.00 to 60.00), mean over classes 50.00 %'
     """
     found = [
-        f"{labels.get(name, name)}: top-1 {_percent(value)}, mean over classes {100 * verdict.per_class[name]:.2f} %"
+        f"{name}{f' ({labels[name]})' if labels.get(name, name) != name else ''}: top-1 {_percent(value)}, mean over classes {100 * verdict.per_class[name]:.2f} %"
         for name, value in verdict.top1.items()
     ]
     d = verdict.difference
