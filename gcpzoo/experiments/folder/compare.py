@@ -96,7 +96,7 @@ def lines(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
     'gcp: top-1 50.00 % (40.00 to 60.00), mean over classes 50.00 %'
     """
     found = [
-        f"{name}{f' ({labels[name]})' if labels.get(name, name) != name else ''}: top-1 {_percent(value)}, mean over classes {100 * verdict.per_class[name]:.2f} %"
+        f"{_titled(name, labels)}: top-1 {_percent(value)}, mean over classes {100 * verdict.per_class[name]:.2f} %"
         for name, value in verdict.top1.items()
     ]
     d = verdict.difference
@@ -106,6 +106,11 @@ def lines(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
         f"paired over {d.n:,} test images; one training each, so other seeds can move it too"
     )
     return [*found, f"keep {verdict.keep}: {verdict.reason}"]
+
+
+def _titled(name: str, labels: Mapping[str, str]) -> str:
+    label = labels.get(name, name)
+    return name if label == name else f"{name} ({label})"
 
 
 def _percent(value: Estimate) -> str:
