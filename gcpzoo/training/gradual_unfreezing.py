@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
@@ -54,6 +55,16 @@ class GradualUnfreezing(Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._freeze(trainer.current_epoch, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Give parameters that begin to learn a momentum of zero: SGD's fused step takes all of a group or none."""
+        if not isinstance(optimizer, torch.optim.SGD):
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                state = optimizer.state[parameter]
+                if parameter.grad is not None and state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _freeze(self, epoch: int, pl_module: Any) -> None:
         backbone = pl_module.model.backbone
