@@ -5,6 +5,8 @@
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
 # make browser  open a report in headless Chromium, without a network; skipped where there is none
+# make notebooks  run the notebooks of examples/ on the digits, a few minutes
+# make outputs  run the commands that pages of docs/ show, and paste what they print
 # make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
@@ -17,7 +19,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint configs bench faults browser docs clean
+.PHONY: demo test fast lint configs bench faults browser notebooks outputs docs clean
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -54,6 +56,12 @@ faults: $(READY)
 
 browser: $(READY)
 	$(BIN)/pytest tests/browser
+
+notebooks: $(READY)
+	$(BIN)/python examples/notebooks/run.py
+
+outputs: $(READY)
+	$(BIN)/python docs/make_outputs.py
 
 docs: $(READY)
 	$(BIN)/gcpzoo card

@@ -65,14 +65,16 @@ def head(name: str, side: int) -> Callable[[], None]:
     return run
 
 
-def training_step() -> Callable[[], None]:
+def small_step() -> Callable[[], None]:
     import torch
-    from training_step import step
 
     import gcpzoo
+    from gcpzoo.analysis.speed import training_step
+    from gcpzoo.training import OptimizerConfig
 
-    model = gcpzoo.create_model("resnet18", "isqrt", 200, until="layer3").train()
-    return step(model, torch.randn(BATCH, 3, 64, 64), torch.randint(200, (BATCH,)), torch.float32)
+    model = gcpzoo.create_model("resnet18", "isqrt", 200, until="layer3")
+    optimizer = OptimizerConfig("SGD", lr=1e-3, weight_decay=1e-4).create(model)
+    return training_step(model, torch.randn(BATCH, 3, 64, 64), torch.randint(200, (BATCH,)), optimizer)
 
 
 def serve(case: str, threads: int) -> None:
@@ -82,7 +84,7 @@ def serve(case: str, threads: int) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     name, _, side = case.partition(" ")
-    run = head(name, int(side)) if side else training_step()
+    run = head(name, int(side)) if side else small_step()
     for _ in range(3):
         run()  # the first call allocates
     print("ready", flush=True)

@@ -34,10 +34,10 @@ from unittest.mock import patch
 import textbook
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from gcpzoo.analysis.speed import kept_bytes
 from gcpzoo.functional import (
     as_matrix,
     distance_covariance,
@@ -134,16 +134,7 @@ def run(version: Version, x: Tensor, cotangent: Tensor) -> tuple[float, float]:
 
 def saved_bytes(version: Version, x: Tensor) -> tuple[int, int]:
     """Bytes kept between the passes, every storage once: with the features when they are kept, and without."""
-    kept: dict[int, int] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        if t.is_floating_point():
-            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    with saved_tensors_hooks(pack, lambda t: t):
-        out = version(x)
-    del out
+    kept = kept_bytes(lambda: version(x))
     total, own = sum(kept.values()), x.untyped_storage()
     if getattr(version, "func", None) is checkpoint:  # keeps its arguments by itself
         return own.nbytes(), 0

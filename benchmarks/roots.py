@@ -2,7 +2,7 @@
 
     python benchmarks/roots.py [--images FOLDER --weights FILE] [--count 48]
 
-The error is the median over samples of ‖R - √Σ‖/‖√Σ‖, √Σ by ``eigh`` in float64 from the features in float32. All
+The error is the median over samples of ‖R - √Σ‖/‖√Σ‖, √Σ in float64 by the SVD of the features in float32. All
 methods take the way that they take on a GPU, products; in half precision the features are rounded to it first.
 
 ``features``: of a ResNet-18 to layer3 (``--weights``: the backbone's) on ``--count`` images, evenly spaced in the
@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,27 +28,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import gcpzoo
+from gcpzoo.analysis.root_errors import METHODS, Root, apply_root, exact_root, relative_errors
 from gcpzoo.data.images import read_image
-from gcpzoo.functional import lyapunov_sqrt, matrix_power
-from gcpzoo.functional.minimax import COEFFICIENTS, polar_root
-from gcpzoo.functional.newton_schulz import NewtonSchulz
 
 RESULTS = Path(__file__).parent / "results" / "roots.csv"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHANNELS, POSITIONS = 256, 320
-Root = Callable[[Tensor], Tensor]
-
-
-def newton_schulz(x: Tensor, steps: int) -> Tensor:
-    root: Tensor = NewtonSchulz.apply(x, steps, True)
-    return root
-
-
 ROOTS: dict[str, Root] = {
-    **{f"isqrt {n}": partial(newton_schulz, steps=n) for n in (3, 5, 7, 10)},
-    **{f"minimax {n}": partial(polar_root, steps=chain) for n, chain in COEFFICIENTS.items()},
-    "mpa": lyapunov_sqrt,
-    "mtp": partial(lyapunov_sqrt, taylor=True),
+    **{name: root for name, root in METHODS.items() if name.startswith(("isqrt ", "minimax "))},
+    "mpa": METHODS["mpa_lya"],
+    "mtp": METHODS["mtp_lya"],
 }
 I = torch.arange(1, CHANNELS + 1, dtype=torch.float64)  # noqa: E741  # as in the names of the spectra
 SPECTRA: dict[str, Tensor] = {
@@ -92,16 +79,12 @@ def work(root: Root, d: int, m: int) -> int:
 
 
 def error(root: Root, x: Tensor, exact: Tensor, dtype: torch.dtype) -> float | None:
-    try:
-        found = torch.cat([root(part.to(dtype)) for part in x.split(4)]).double()
-    except (NotImplementedError, RuntimeError):
-        return None
-    distance = torch.linalg.matrix_norm(found - exact) / torch.linalg.matrix_norm(exact)
-    return float(distance.nan_to_num(torch.inf).median())
+    found = apply_root(root, x, dtype)
+    return None if found is None else float(relative_errors(found[0], exact).median())
 
 
 def measure(spectrum: str, x: Tensor) -> list[dict[str, object]]:
-    exact = matrix_power(x.double())
+    exact, _ = exact_root(x, x.new_zeros(len(x), *2 * x.shape[1:2]))
     usual = error(ROOTS["isqrt 5"], x, exact, torch.float32)
     usual_work = work(ROOTS["isqrt 5"], *x.shape[1:])
     assert usual is not None

@@ -16,15 +16,13 @@ import argparse
 import csv
 import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import gcpzoo
+from gcpzoo.analysis.speed import in_turns, median_ratio, training_step
 from gcpzoo.functional import share_threads
 from gcpzoo.training import OptimizerConfig
 from gcpzoo.training.run_report import hardware
@@ -41,28 +39,6 @@ CASES = [
 ]
 
 
-def step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """One training step: forward, backward, optimizer."""
-    optimizer = OptimizerConfig("SGD", lr=1e-3, weight_decay=1e-4).create(model)
-
-    def run() -> None:
-        with torch.autocast(x.device.type, dtype, enabled=dtype is not torch.float32):
-            loss = nn.functional.cross_entropy(model(x).float(), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if x.is_cuda:
-            torch.cuda.synchronize()
-
-    return run
-
-
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def measure(case: tuple[str, int, int, int, str], rounds: int, dtype: torch.dtype, device: str) -> dict[str, Any]:
     backbone, pixels, batch, classes, head = case
     x = torch.randn(batch, 3, pixels, pixels, device=device).contiguous(memory_format=torch.channels_last)
@@ -71,17 +47,16 @@ def measure(case: tuple[str, int, int, int, str], rounds: int, dtype: torch.dtyp
     for name in (head, "gap"):
         model = gcpzoo.create_model(backbone, name, classes, last_stride=1).train().to(device)
         model.backbone.to(memory_format=torch.channels_last)
-        runs.append(step(model, x, y, dtype))
-        runs[-1]()  # the first call allocates
-    times = [[seconds(run) for run in runs] for _ in range(rounds)]
-    ratios = sorted(a / b for a, b in times)
+        optimizer = OptimizerConfig("SGD", lr=1e-3, weight_decay=1e-4).create(model)
+        runs.append(training_step(model, x, y, optimizer, dtype))
+    seconds, seconds_gap = in_turns(runs, rounds)
+    ratio, lower, upper = median_ratio(seconds, seconds_gap)
     return {
         "backbone": backbone, "pixels": pixels, "batch": batch, "classes": classes, "head": head,
         "precision": str(dtype).removeprefix("torch."), "rounds": rounds,
-        "seconds": round(statistics.median(a for a, _ in times), 3),
-        "seconds_gap": round(statistics.median(b for _, b in times), 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "lower_quartile": round(ratios[len(ratios) // 4], 3), "upper_quartile": round(ratios[-1 - len(ratios) // 4], 3),
+        "seconds": round(statistics.median(seconds), 3),
+        "seconds_gap": round(statistics.median(seconds_gap), 3),
+        "ratio": round(ratio, 3), "lower_quartile": round(lower, 3), "upper_quartile": round(upper, 3),
         "machine": f"{platform.machine()}, {hardware()}",
     }  # fmt: skip
 

@@ -66,10 +66,13 @@ def load_yaml(text: str, where: str, loader: Any = None) -> Any:
         loader: a safe loader of PyYAML; by default its fastest.
 
     Raises:
-        ZooError: if it is not YAML, holds anything but plain values, or is beyond a limit.
+        ZooError: if it is not YAML, holds anything but plain values, gives a key twice, or is beyond a limit.
 
     >>> load_yaml("top1: 91.5", "mine.yaml")
     {'top1': 91.5}
+    >>> load_yaml("lr: 1\\nlr: 2", "mine.yaml")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: mine.yaml: the key 'lr' is given twice, in lines 1 and 2: leave one out
     >>> load_yaml("[" * 200, "mine.yaml")
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: mine.yaml must have at most 100 levels, got more
@@ -148,8 +151,10 @@ def _check_yaml(text: str, where: str, loader: Any) -> None:
     _check_length(text, where)
     sizes: dict[str, int] = {}  # of what has an anchor
     groups: list[tuple[str | None, int]] = []  # open mappings and lists: anchor, and the count where they began
+    keys = _Keys(where)
     count = 0
     for event in yaml.parse(text, loader):
+        keys.see(event)
         if isinstance(event, yaml.CollectionEndEvent):
             anchor, start = groups.pop()
             if anchor:
@@ -169,6 +174,34 @@ def _check_yaml(text: str, where: str, loader: Any) -> None:
             sizes[event.anchor] = 1
         count += 1
         _check_counts(count, len(groups), where)
+
+
+class _Keys:
+    """The keys of the mappings that are open: one that is given twice is refused, of which YAML keeps the last."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.open: list[tuple[dict[str, int] | None, list[int]]] = []  # keys with their lines; nodes so far
+
+    def see(self, event: Any) -> None:
+        if isinstance(event, yaml.CollectionEndEvent):
+            self.open.pop()
+            return
+        if not isinstance(event, yaml.NodeEvent):
+            return
+        if self.open:
+            lines, nodes = self.open[-1]
+            line = event.start_mark.line + 1
+            if lines is not None and nodes[0] % 2 == 0 and isinstance(event, yaml.ScalarEvent) and event.value != "<<":
+                if event.value in lines:
+                    raise ZooError(
+                        f"{self.where}: the key {event.value[:100]!r} is given twice, in lines {lines[event.value]} "
+                        f"and {line}: leave one out"
+                    )
+                lines[event.value] = line
+            nodes[0] += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            self.open.append(({} if isinstance(event, yaml.MappingStartEvent) else None, [0]))
 
 
 def _is_long_number(text: str) -> bool:

@@ -1,13 +1,17 @@
-"""A folder as a sweep leaves it, with figures made up for the tests."""
+"""Sweeps for the tests: a folder as one leaves it, with figures made up, and trainings that are stubs."""
 
 from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
+BASE = {"model.backbone": "resnet18", "data": "Digits", "data.val_fraction": 0.1}
+STUB = (sys.executable, str(Path(__file__).parent / "experiments" / "stub_fit.py"))
+"""The command that takes the place of ``gcpzoo fit``."""
 CLASSES = ("cat", "dog", "eel")
 
 
@@ -48,3 +52,14 @@ def write_predictions(path: Path, right: np.ndarray) -> None:
         for i, good in enumerate(right):
             true, answer = CLASSES[i % 3], CLASSES[(i + (not good)) % 3]
             writer.writerow([f"/data/test/{true}/{i}.jpg", answer, answer, "0.9000" if good else "0.6000", true])
+
+
+def read_results(folder: Path) -> list[dict[str, str]]:
+    """Read the rows of ``results.csv``."""
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def count_starts(folder: Path) -> int:
+    """Count how often the stub was started for a training."""
+    return len((folder / "starts.txt").read_text().split())

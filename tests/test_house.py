@@ -120,7 +120,8 @@ WORDS = ("picture", "normalis", "optimis", "centre", "vectoris", "factoris")
 
 
 FORMER = {  # names of version 0.1 that are still read, or refused with the new name
-    "cli/former_names.py": ("picturedatamodule", "finetune/pictures.yaml"),
+    "training/former_names.py": ("picturedatamodule", "finetune/pictures.yaml"),
+    "training/configs.py": ("finetune/pictures.yaml",),
     "hub/run_results.py": ('"pictures"',),
 }
 

@@ -63,3 +63,13 @@ def test_a_long_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(TEXT_BYTES + 1)
     with pytest.raises(ZooError, match="it is larger than 32 MiB"):
         read_text(tmp_path / "x.yaml", "x.yaml")
+
+
+def test_a_key_given_twice_in_one_mapping_is_named_with_its_lines() -> None:
+    with pytest.raises(ZooError, match=r"mine\.yaml: the key 'lr' is given twice, in lines 3 and 5"):
+        load_yaml("model:\n  optimizer:\n    lr: 1\n    args: {lr: 2}\n    lr: 3\n", "mine.yaml")
+
+
+def test_the_same_key_in_several_mappings_and_merges_is_no_repetition() -> None:
+    text = "a: &a {lr: 1}\nb: {lr: lr}\nc: [{lr: 1}, {lr: 2}]\nd: {<<: *a, lr: 4}\n"
+    assert load_yaml(text, "mine.yaml")["d"] == {"lr": 4}

@@ -8,6 +8,7 @@ from gcpzoo.analysis.spectrum import (
     covariance_summary,
     head_spectra,
     mean_relative,
+    pooled_features,
     summarize,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "head_spectra",
     "mean_relative",
     "plots",
+    "pooled_features",
     "summarize",
 ]

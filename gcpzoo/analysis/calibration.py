@@ -1,11 +1,89 @@
-"""How far a network's probabilities can be trusted: temperature scaling."""
+"""How far a network's probabilities can be trusted: calibration error and temperature scaling."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 from scipy.optimize import brentq
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from gcpzoo.errors import ZooError
+
+BINS = 15
+Bin = tuple[float, float, int]
+"""Mean confidence, share that is right, number of images."""
+
+
+def reliability_bins(confidence: Any, right: Any, bins: int = BINS) -> dict[int, Bin]:
+    """Compare confidence with accuracy in equal bins ``((b - 1)/bins, b/bins]``.
+
+    Args:
+        confidence: probability of the predicted class, ``(N,)``.
+        right: whether that class is the true one, ``(N,)``.
+        bins: number of bins.
+
+    Returns:
+        Number of the bin, from 1, → mean confidence, share that is right and number of images; bins without images are
+        left out.
+
+    >>> reliability_bins([0.5, 0.5, 0.9], [True, False, True], bins=10)
+    {5: (0.5, 0.5, 2), 9: (0.9, 1.0, 1)}
+    """
+    confidence, right = np.asarray(confidence, float), np.asarray(right, float)
+    place = np.clip(np.ceil(confidence * bins).astype(int), 1, bins)
+    return {
+        int(b): (float(confidence[place == b].mean()), float(right[place == b].mean()), int((place == b).sum()))
+        for b in np.unique(place)
+    }
+
+
+def calibration_error(found: Iterable[Bin]) -> float:
+    r"""Expected calibration error, :math:`\sum_b \tfrac{n_b}N\,\lvert\text{accuracy}_b-\text{confidence}_b\rvert`.
+
+    Args:
+        found: values of :func:`reliability_bins`.
+
+    Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017, eq. (3).
+
+    >>> round(calibration_error([(0.5, 0.5, 2), (0.9, 1.0, 2)]), 3)
+    0.05
+    """
+    rows = list(found)
+    return sum(n * abs(c - r) for c, r, n in rows) / sum(n for _, _, n in rows)
+
+
+def calibration(logits: Tensor, labels: Tensor, temperature: float = 1.0, bins: int = BINS) -> dict[str, Any]:
+    """Measure the calibration of logits, divided by a temperature, in float64.
+
+    Args:
+        logits: ``(N, num_classes)``.
+        labels: ``(N,)``.
+        temperature: the logits are divided by it.
+        bins: of the expected calibration error.
+
+    Returns:
+        ``images``, ``confidence`` (mean), ``accuracy``, ``ece``, ``nll`` (mean negative log-likelihood in nats) and the
+        ``bins`` of :func:`reliability_bins`.
+
+    >>> import torch
+    >>> found = calibration(torch.tensor([[4.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1]))
+    >>> round(found["ece"], 3), round(found["nll"], 3)
+    (0.232, 1.018)
+    """
+    z, y = logits.double().cpu() / temperature, labels.cpu()
+    confidence, predicted = z.softmax(1).max(1)
+    found = reliability_bins(confidence.numpy(), (predicted == y).numpy(), bins)
+    return {
+        "images": len(y),
+        "confidence": float(confidence.mean()),
+        "accuracy": float((predicted == y).double().mean()),
+        "ece": calibration_error(found.values()),
+        "nll": float(cross_entropy(z, y)),
+        "bins": found,
+    }
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

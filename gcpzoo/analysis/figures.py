@@ -13,59 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from gcpzoo.analysis.style import LIGHT, STYLE, TEXT, add_legend, new_figure, plain, series
 from gcpzoo.errors import printable
-
-LIGHT = ("#0072b2", "#c04a00", "#00795a", "#a2508a", "#8a6d00", "#2b7bba", "#444444", "#7a3b00")
-DARK = ("#56b4e9", "#ff9447", "#2fcf9f", "#e79cc9", "#f0e442", "#8fc1ff", "#bbbbbb", "#d9a066")
-"""Okabe and Ito's colors, which the colour-blind can tell apart, darker for light pages and lighter for dark ones."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
-TEXT = "#010203"
-"""Stands for the page's own color of text until the figure is written."""
-STYLE = (
-    f"svg{{color:#1a1a1a;{''.join(f'--series-{i + 1}:{c};' for i, c in enumerate(LIGHT))}}}"
-    f"@media screen and (prefers-color-scheme:dark){{svg{{color:#e8e8e8;"
-    f"{''.join(f'--series-{i + 1}:{c};' for i, c in enumerate(DARK))}}}}}"
-)
-"""Colors of a figure; a page that holds several states them once."""
-
-
-def series(i: int) -> dict[str, Any]:
-    """Color, marker and dash of a series of points.
-
-    >>> series(0)["marker"], series(8)["marker"], series(8)["color"] == series(0)["color"]
-    ('o', 's', True)
-    """
-    k = i % len(LIGHT)
-    return {"color": LIGHT[k], "marker": MARKERS[(i + i // len(LIGHT)) % len(MARKERS)], "linestyle": DASHES[k]}
-
-
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Any, list[Any]]:
-    """Make a figure in the page's colors.
-
-    >>> _, axes = new_figure(6, 3, columns=2)
-    >>> len(axes)
-    2
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    colors = {f"{key}.color": TEXT for key in ("xtick", "ytick", "text")}
-    rules: dict[Any, Any] = {
-        "axes.edgecolor": TEXT,
-        "axes.labelcolor": TEXT,
-        "axes.titlecolor": TEXT,
-        "font.size": 9,
-        **colors,
-    }
-    with rc_context(rules):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = list(np.atleast_1d(figure.subplots(1, columns)))
-    figure.patch.set_alpha(0)
-    for axis in axes:
-        axis.patch.set_alpha(0)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def to_svg(figure: Any, name: str, alone: bool = False) -> str:
@@ -107,16 +56,6 @@ def to_svg(figure: Any, name: str, alone: bool = False) -> str:
     return text
 
 
-def _name(text: str) -> str:
-    """Keep matplotlib from reading a name as mathematics, and the SVG free of control characters."""
-    return printable(text).replace("$", r"\$")
-
-
-def _legend(axis: Any, **where: Any) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8, labelcolor=TEXT, **where)
-
-
 def intervals(rows: Sequence[Mapping[str, Any]], label: str, zero: bool = False) -> Any:
     """Draw values with their intervals, one line for each row, in groups.
 
@@ -138,7 +77,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], label: str, zero: bool = False)
         axis.text(
             0,
             y,
-            _name(group),
+            plain(group),
             transform=axis.get_yaxis_transform(),
             fontsize=8,
             style="italic",
@@ -155,7 +94,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], label: str, zero: bool = False)
             axis.plot(row["points"], [y] * len(row["points"]), "|", color=look["color"], markersize=8, alpha=0.7)
             axis.plot(row["mean"], y, look["marker"], color=look["color"], markersize=6)
             ticks.append(y)
-            names.append(_name(row["name"]))
+            names.append(plain(row["name"]))
             y -= 1
     if zero:
         axis.axvline(0, color=TEXT, linewidth=0.8)
@@ -181,12 +120,12 @@ def curves(heads: Mapping[str, Sequence[tuple[Any, Any, Any, Any]]], order: Mapp
         look = series(order[name])
         mean, low, high, minutes = (np.array(column, float) for column in zip(*rows))
         for axis, x in ((left, np.arange(1, len(rows) + 1)), (right, minutes)):
-            axis.plot(x, mean, label=_name(name), markersize=4, **look)
+            axis.plot(x, mean, label=plain(name), markersize=4, **look)
             axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
     left.xaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="epoch", ylabel="top-1 on validation images (%)")
     right.set(xlabel="minutes of training", ylabel="top-1 on validation images (%)")
-    _legend(left)
+    add_legend(left)
     return figure
 
 
@@ -204,10 +143,10 @@ def spectra(heads: Mapping[str, Mapping[str, Sequence[float]]], order: Mapping[s
                 w = np.clip(values[kind], 1e-9, None)
                 look = series(order[name])
                 axis.semilogy(
-                    np.arange(1, len(w) + 1), w, label=_name(name), markevery=max(1, len(w) // 8), markersize=4, **look
+                    np.arange(1, len(w) + 1), w, label=plain(name), markevery=max(1, len(w) // 8), markersize=4, **look
                 )
         axis.set(xlabel="eigenvalue, by size", ylabel="relative to the largest", title=kind)
-        _legend(axis)
+        add_legend(axis)
     return figure
 
 
@@ -226,11 +165,11 @@ def reliability(heads: Mapping[str, Sequence[tuple[float, float, int]]], order: 
     for name, bins in heads.items():
         confidence, share, images = (np.array(column, float) for column in zip(*bins))
         look = series(order[name])
-        left.plot(confidence, share, label=_name(name), markersize=4, **look)
-        right.plot(confidence, 100 * images / images.sum(), label=_name(name), markersize=4, **look)
+        left.plot(confidence, share, label=plain(name), markersize=4, **look)
+        right.plot(confidence, 100 * images / images.sum(), label=plain(name), markersize=4, **look)
     left.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
     right.set(xlabel="confidence", ylabel="images (%)", xlim=(0, 1.02))
-    _legend(left)
+    add_legend(left)
     return figure
 
 
@@ -244,8 +183,8 @@ def confusions(shares: Mapping[str, Any], class_names: Sequence[str]) -> Any:
     image: Any = None
     for axis, (name, share) in zip(axes, shares.items()):
         image = axis.imshow(share, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-        axis.set(xlabel="predicted class", ylabel="true class", title=_name(name))
-        names = list(map(_name, class_names))
+        axis.set(xlabel="predicted class", ylabel="true class", title=plain(name))
+        names = list(map(plain, class_names))
         if len(names) <= 20:
             axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
             axis.set_yticks(range(len(names)), names, fontsize=7)

@@ -1,36 +1,48 @@
-"""Plots as PNG: training curves, confusion matrix, covariance spectrum."""
+"""Plots of runs as PNG: training curves, confusions, spectra, and the comparison of heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 from torch import Tensor
 
-COLORS = ("#0b5fa5", "#d1495b", "#2e8b57", "#8d6a9f", "#c98a1b")
+from gcpzoo.analysis.confusions import worst_confusions
+from gcpzoo.analysis.style import TEXT, explain_below, label_lines, new_figure, plain, series, write_png
+
+PLAIN_LOSS = "cross-entropy"
+NUMBERED = 20
+"""Most classes of a confusion matrix whose cells are large enough for numbers."""
+LEAST_SHOWN = 1e-6
+"""Eigenvalues below this share of the largest are rounding errors of float32 features, or zero."""
+CURVES = (
+    "Training: mean over the epoch while the weights change, on augmented images. "
+    "Validation: after the epoch, on unchanged images."
+)
+SPECTRA = (
+    "Mean over images, each relative to its largest eigenvalue. Dashed: the covariance of an image's features; solid: "
+    "the matrix that the head makes of it. The flatter the line, the more directions of the feature space count: "
+    "effective rank = exp of the entropy of the eigenvalues' shares."
+)
 
 
-def _figure(width: float = 6.0, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def training_curves(
+    runs: Mapping[str, Sequence[Mapping[str, float | None]]], path: Path, loss: str = PLAIN_LOSS
+) -> None:
+    """Draw losses and top-1 accuracy in % against the epoch, one color a run; dashed: on the training set.
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns)
-    for axis in np.atleast_1d(axes):
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Draw loss (left) and top-1 accuracy in % (right) against the epoch, one color a run; dashed: on the training set.
+    Training and validation losses share an axis only where both are the plain cross-entropy.
 
     Args:
         runs: name of a run → one row an epoch with ``epoch`` and any of ``train/loss``, ``val/loss``, ``train/top1``,
-            ``val/top1``.
+            ``val/top1``; null where a value was not finite.
         path: the PNG to write.
+        loss: what the training minimizes, as ``fit.loss`` in ``metrics.json``; the validation loss is always the plain
+            cross-entropy.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "curves.png"
@@ -38,24 +50,55 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     >>> path.is_file()
     True
     """
-    figure, (left, right) = _figure(10, 4, 2)
-    for color, (name, rows) in zip(COLORS, runs.items()):
-        for split, style in (("train", "--"), ("val", "-")):
-            for axis, metric, scale in ((left, "loss", 1), (right, "top1", 100)):
-                points = [(r["epoch"] + 1, scale * r[k]) for r in rows if (k := f"{split}/{metric}") in r]
-                if points:
-                    label = f"{name}, {'training' if split == 'train' else 'validation'}"
-                    axis.plot(*zip(*points), style, color=color, label=label, marker=".")
-    for axis in (left, right):
+    comparable = loss == PLAIN_LOSS
+    validated = any("val/loss" in row for rows in runs.values() for row in rows)
+    panels: list[tuple[str, str, tuple[str, ...]]] = [("loss", "cross-entropy per image (nats)", ("train", "val"))]
+    if not comparable:
+        panels = [("loss", "training loss per image (nats)", ("train",))]
+        if validated:
+            panels.append(("loss", "validation cross-entropy per image (nats)", ("val",)))
+    panels.append(("top1", "top-1 accuracy (%)", ("train", "val")))
+    figure, axes = new_figure(5.2 * len(panels), 4, len(panels))
+    mixed = " (mixed images)" if "mix" in loss.lower() else ""
+    names = {"train": f"training{mixed}", "val": "validation"}
+    for axis, (metric, label, splits) in zip(axes, panels):
+        for k, (name, rows) in enumerate(runs.items()):
+            for split in splits:
+                label_of_line = f"{plain(name)}, {names[split]}" if len(runs) > 1 else names[split]
+                scale = 100 if metric == "top1" else 1
+                _draw_curve(axis, rows, f"{split}/{metric}", scale, k, label_of_line)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    left.set(xlabel="epoch", ylabel="cross-entropy")
-    right.set(xlabel="epoch", ylabel="top-1 accuracy (%)")
-    right.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(axis="y", color=TEXT, alpha=0.12)
+        label_lines(axis)
+    axes[0].set_title("" if comparable else plain(loss), fontsize=9)
+    if len(runs) == 1:
+        figure.suptitle(plain(next(iter(runs))), fontsize=11)
+    note = "" if comparable else f" The training minimizes {loss}, which is no measure on the validation's scale."
+    explain_below(figure, CURVES + note)
+    write_png(figure, path)
 
 
-def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path) -> None:
-    """Draw the share of each true class (row) that was predicted as each class (column), from counts ``(n, n)``.
+def _draw_curve(axis: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float, k: int, label: str) -> None:
+    """Draw a value against the epoch; of the training dashed, with hollow markers."""
+    points = [(row["epoch"] + 1, scale * row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        training = key.startswith("train/")
+        look = {**series(k), "linestyle": "--" if training else "-", "label": label, "markersize": 4}
+        face = "white" if training else look["color"]
+        axis.plot(*zip(*points), **look, markerfacecolor=face, markevery=max(1, len(points) // 15))
+
+
+def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path, worst: int = 20) -> None:
+    """Draw which true class (row) was predicted as which (column): of up to 20 classes with the numbers of images.
+
+    Of more classes the matrix stands small beside the worst confusions, ranked.
+
+    Args:
+        counts: images, ``(n, n)``.
+        class_names: what people read.
+        path: the PNG to write.
+        worst: most confusions to rank.
 
     >>> import tempfile, torch
     >>> path = Path(tempfile.mkdtemp()) / "confusion.png"
@@ -63,17 +106,44 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path) -> 
     >>> path.is_file()
     True
     """
+    n, images = len(class_names), int(counts.sum())
     share = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
-    figure, axis = _figure(7, 6)
+    names = [shorten(plain(name), 32, placeholder="…") or "…" for name in class_names]
+    right = f"{int(counts.diag().sum()):,} of {images:,} test images right"
+    if n <= NUMBERED:
+        figure, (axis,) = new_figure(3.2 + 0.42 * max(n, 5), 2.6 + 0.38 * max(n, 5))
+        axis.set_xticks(range(n), names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right", fontsize=8)
+        if max(map(len, names)) <= 3:
+            axis.set_xticks(range(n), names, fontsize=8)
+        axis.set_yticks(range(n), names, fontsize=8)
+        for i, j in counts.nonzero().tolist():
+            color = "white" if share[i, j] > 0.5 else TEXT
+            axis.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", color=color, fontsize=8)
+    else:
+        figure, (axis, ranked) = new_figure(13, 6.4, 2)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        _draw_worst(ranked, counts, names, worst)
     image = axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, label="share of the true class", shrink=0.8)
-    axis.set(xlabel="predicted class", ylabel="true class")
-    class_names = [name.encode("utf-8", "replace").decode() for name in class_names]  # file systems allow more
-    if len(class_names) <= 100:
-        size = 8 if len(class_names) <= 30 else 4
-        axis.set_xticks(range(len(class_names)), class_names, rotation=90, fontsize=size)
-        axis.set_yticks(range(len(class_names)), class_names, fontsize=size)
-    figure.savefig(path)
+    figure.colorbar(image, ax=axis, label="share of the true class's images", shrink=0.7)
+    axis.set(xlabel="predicted class", ylabel="true class", title=right)
+    axis.title.set_fontsize(10)
+    numbers = " Numbers count images." if n <= NUMBERED else f" Rows and columns are the {n} classes in their order."
+    explain_below(figure, f"Each row is a true class and sums to 1; off the diagonal are mistakes.{numbers}")
+    write_png(figure, path)
+
+
+def _draw_worst(axis: Any, counts: Tensor, names: Sequence[str], most: int) -> None:
+    """Draw the worst confusions as bars from zero, with their numbers."""
+    found = worst_confusions(counts, most)
+    axis.set_title(f"the {len(found)} worst confusions" if found else "no confusions", fontsize=10)
+    bars = axis.barh(range(len(found)), [c.count for c in found], color=series(1)["color"], height=0.65)
+    axis.bar_label(bars, [f"{c.count} of {c.images}" for c in found], fontsize=8, padding=3)
+    axis.set_yticks(range(len(found)), [f"{names[c.true]} → {names[c.predicted]}" for c in found], fontsize=8)
+    axis.set(
+        xlabel="images", ylim=(max(len(found), 8) - 0.4, -0.6), xlim=(0, 1.2 * max([c.count for c in found] + [1]))
+    )
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -85,27 +155,35 @@ def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "comparison.png"
-    >>> report = {"test": {"top1": 0.9}, "spectrum": {"covariance": [1.0, 0.1]}}
+    >>> report = {"test": {"top1": 0.9, "images": 50}, "spectrum": {"covariance": [1.0, 0.1]}}
     >>> comparison({"digits": {"isqrt": report}}, path)
     >>> path.is_file()
     True
     """
-    figure, (left, right) = _figure(10, 3.8, 2)
+    figure, (left, right) = new_figure(12, 1.9 + 1.0 * max(len(reports), 2), 2)
     heads = list(dict.fromkeys(h for runs in reports.values() for h in runs))
-    width = 0.8 / len(heads)
-    for k, (color, head) in enumerate(zip(COLORS, heads)):
-        at = [i + k * width for i, runs in enumerate(reports.values()) if head in runs]
-        values = [100 * runs[head]["test"]["top1"] for runs in reports.values() if head in runs]
-        bars = left.bar(at, values, 0.9 * width, color=color, label=head)
-        left.bar_label(bars, fmt="%.2f", fontsize=7)
-    left.set_xticks([i + 0.4 - width / 2 for i in range(len(reports))], list(reports))
-    lowest = min(100 * run["test"]["top1"] for runs in reports.values() for run in runs.values())
-    left.set(ylabel="top-1 accuracy (%), final epoch", ylim=(max(0, 10 * (lowest // 10) - 10), 102))
-    left.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
+    step = 0.6 / max(len(heads), 1)
+    for i, runs in enumerate(reports.values()):
+        for k, head in enumerate(heads):
+            if head in runs:
+                test, y, look = runs[head]["test"], i + (k - (len(heads) - 1) / 2) * step, series(k)
+                interval = binomtest(round(test["top1"] * test["images"]), test["images"]).proportion_ci(0.95, "wilson")
+                left.plot(
+                    [100 * interval.low, 100 * interval.high], [y, y], color=look["color"], linewidth=2, alpha=0.5
+                )
+                left.plot(100 * test["top1"], y, look["marker"], color=look["color"], markersize=8)
+                text = f"{plain(head)} {100 * test['top1']:.2f}"
+                place = {"xytext": (0, -11), "textcoords": "offset points", "ha": "center", "va": "center"}
+                left.annotate(text, (100 * test["top1"], y), fontsize=8, color=look["color"], **place)
+    left.set_yticks(range(len(reports)), [plain(name) for name in reports])
+    left.set(xlabel="top-1 accuracy (%), final epoch", ylim=(len(reports) - 0.4, -0.55))
+    left.grid(axis="x", color=TEXT, alpha=0.12)
+    left.set_title("accuracy, with the 95 % interval over test images", fontsize=10)
     name, runs = next(iter(reports.items()))
     draw_spectra(right, {head: r["spectrum"] for head, r in runs.items()})
-    right.set_title(f"spectra, {name}", fontsize=9)
-    figure.savefig(path)
+    right.set_title(f"eigenvalues of one image's matrix, {plain(name)}", fontsize=10)
+    explain_below(figure, SPECTRA)
+    write_png(figure, path)
 
 
 def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
@@ -117,21 +195,32 @@ def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], pa
     >>> path.is_file()
     True
     """
-    figure, axis = _figure()
+    figure, (axis,) = new_figure(7.5, 4.6)
     draw_spectra(axis, spectra)
-    figure.savefig(path)
+    explain_below(figure, SPECTRA)
+    write_png(figure, path)
 
 
 def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw spectra into an axis of matplotlib.
+    """Draw spectra into an axis of matplotlib, down to :data:`LEAST_SHOWN`, and name their effective ranks.
 
-    >>> _, axis = _figure()
-    >>> draw_spectra(axis, {"isqrt": {"covariance": [1.0, 0.1]}})
+    >>> _, (axis,) = new_figure(3, 2)
+    >>> draw_spectra(axis, {"isqrt": {"covariance": [1.0, 1.0, 0.0]}})
+    >>> axis.lines[0].get_label()
+    'isqrt, covariance: effective rank 2.0 of 3'
     """
-    for color, (name, values) in zip(COLORS, spectra.items()):
+    for k, (name, values) in enumerate(spectra.items()):
         for kind, style in (("covariance", "--"), ("normalized", "-")):
             if kind in values:
-                w = np.clip(values[kind], 1e-8, None)
-                axis.semilogy(np.arange(1, len(w) + 1), w, style, color=color, label=f"{name}, {kind}")
-    axis.set(xlabel="eigenvalue, by size", ylabel="relative to the largest", ylim=(1e-7, 1.5))
-    axis.legend(frameon=False, fontsize=8)
+                w = np.asarray(values[kind], float)
+                p = w[w > 0] / w[w > 0].sum()
+                rank = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
+                shown = w[w > LEAST_SHOWN]
+                label = f"{plain(name)}, {kind}: effective rank {rank:.1f} of {len(w)}"
+                every = max(1, len(shown) // 12)
+                look = {**series(k), "linestyle": style}
+                axis.semilogy(np.arange(1, len(shown) + 1), shown, label=label, markersize=4, markevery=every, **look)
+    axis.set(xlabel="number of the eigenvalue, from the largest", ylabel="eigenvalue, share of the largest")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(color=TEXT, alpha=0.12)
+    axis.legend(frameon=False, fontsize=8, loc="lower left")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,6 +126,42 @@ def summarize(values: Tensor, positions: int) -> SpectrumSummary:
     return SpectrumSummary(*(float(v.double().median()) for v in (entropy.exp(), rank, condition, nonzero)))
 
 
+def pooled_features(model: Any, images: Tensor) -> Tensor:
+    """Compute what a network's head reads: the backbone's features ``(B, C, h, w)`` without the class token.
+
+    Args:
+        model: a :class:`gcpzoo.models.GCPNet`.
+        images: preprocessed images ``(B, 3, H, W)``; they take the dtype of the network.
+
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "isqrt", 2, dim=8, until="layer1").eval()
+    >>> pooled_features(model, torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 64, 8, 8])
+    """
+    features: Tensor = model.forward_features(images.to(next(model.parameters()).dtype))
+    return features if model.fusion == "all" else features[:, :, model.backbone.num_prefix_tokens :]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation, and every part of it back to its own mode afterwards.
+
+    >>> model = nn.Dropout().train()
+    >>> with evaluating(model):
+    ...     print(model.training)
+    False
+    >>> model.training
+    True
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 @torch.no_grad()
 def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     """Summarize the covariance that a network's head sees of a batch; the network's mode is left as it was.
@@ -138,11 +176,6 @@ def covariance_summary(model: Any, images: Tensor) -> SpectrumSummary:
     True
     """
     x = images.flatten(0, 1) if images.ndim == 5 else images
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        features = model.forward_features(x.to(next(model.parameters()).dtype))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model):
+        features = pooled_features(model, x)
     return summarize(head_spectra(model.head, features)["covariance"], positions=features.shape[2] * features.shape[3])

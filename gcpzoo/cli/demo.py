@@ -117,7 +117,8 @@ def _show_results(reports: dict[str, Any], folder: Path) -> None:
         shares = [f"{100 * t[k]:.2f}" for k in ("top1", "top5", "per_class")]
         table.add_row(head, *shares, f"{t['loss']:.3f}", f"{r['parameters']:,}", f"{r['fit']['seconds']:.0f}")
     show(table)
-    plots.training_curves({h: r["fit"]["history"] for h, r in reports.items()}, folder / "training_curves.png")
+    histories, loss = {h: r["fit"]["history"] for h, r in reports.items()}, reports[HEADS[0]]["fit"]["loss"]
+    plots.training_curves(histories, folder / "training_curves.png", loss)
     spectra = {h: json.loads((folder / h / "spectrum.json").read_text()) for h in reports}
     plots.covariance_spectrum(spectra, folder / "covariance_spectrum.png")
     shutil.copy(folder / HEADS[0] / "confusion_matrix.png", folder / "confusion_matrix.png")

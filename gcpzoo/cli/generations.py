@@ -15,11 +15,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, write_predictions
-from gcpzoo.cli.resume import CONFIG
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 from gcpzoo.training import DistillationConfig
 from gcpzoo.training.generations import evaluate_generations
+from gcpzoo.training.options import CONFIG
 
 REPORT = "generations.json"
 

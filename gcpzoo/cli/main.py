@@ -8,10 +8,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
 from gcpzoo.cli.folder_request import read_request
+from gcpzoo.cli.help import add_examples, short_help
 from gcpzoo.cli.process import set_up_process
 from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data, refuse_missing_files
 from gcpzoo.errors import ZooError
@@ -36,10 +38,36 @@ COMMANDS = (
     "sweep",
     "report",
     "probe",
+    "benchmark",
+    "analyze",
+    "explain",
+    "export",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
-EXTRAS = {"gdown": "authors", "optuna": "sweep", "tensorboard": "tensorboard", "torchcodec": "fast", "wandb": "wandb"}
+EXTRAS = {
+    "corrupt_tta": "analyze",
+    "fastapi": "serve",
+    "gdown": "authors",
+    "gradio": "app",
+    "multipart": "serve",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "optuna": "sweep",
+    "pytorch_grad_cam": "explain",
+    "tensorboard": "tensorboard",
+    "torchcodec": "fast",
+    "uvicorn": "serve",
+    "wandb": "wandb",
+}
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of a command, whose mistakes are one line like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"{message} (see {self.prog} --help)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     >>> parser().parse_args(["list", "resnet18_*"]).pattern
     'resnet18_*'
     """
-    top = argparse.ArgumentParser(
+    top = _Parser(
         "gcpzoo",
         description="A model zoo for global covariance pooling.",
         epilog="Every command explains itself: gcpzoo COMMAND --help",
@@ -59,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
         subparsers.add_parser(name, help=text, add_help=False)
     for name in COMMANDS:
         importlib.import_module(f"gcpzoo.cli.{name}").add_parser(subparsers)
+    for name, command in subparsers.choices.items():
+        add_examples(name, command)
     return top
 
 
@@ -70,6 +100,9 @@ def run(argv: Sequence[str]) -> int:
     ...
     0
     """
+    if _asks_for_short_help(argv):
+        print(short_help(argv[0], TRAINER_COMMANDS[argv[0]]))
+        return 0
     if argv[:1] == ["fit"] and (request := read_request(argv)):
         from gcpzoo.cli.fit_folder import fit_folder
 
@@ -84,6 +117,10 @@ def run(argv: Sequence[str]) -> int:
     args.run_command = run  # the demo runs other commands
     code: int | None = args.handler(args)
     return code or 0
+
+
+def _asks_for_short_help(argv: Sequence[str]) -> bool:
+    return bool(argv) and argv[0] in TRAINER_COMMANDS and not {"-h", "--help"}.isdisjoint(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
-        if argv[:1] and argv[0] not in TRAINER_COMMANDS and any(isinstance(c, BrokenPipeError) for c in causes(error)):
+        prints_only = (argv[:1] and argv[0] not in TRAINER_COMMANDS) or _asks_for_short_help(argv)
+        if prints_only and any(isinstance(c, BrokenPipeError) for c in causes(error)):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit has nothing to flush
             return 0  # the reader has seen enough, as in gcpzoo list | head
         return _explain(error)

@@ -13,11 +13,12 @@ import pkgutil
 import re
 from typing import Any, NoReturn
 
-from lightning import LightningDataModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 import gcpzoo.data
 from gcpzoo.cli.untrusted import OPTION, explain_refusal
+from gcpzoo.data.modules import data_modules
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads import head_arguments, list_heads
 from gcpzoo.models.preprocessing import Preprocessing
@@ -138,17 +139,6 @@ def _type(text: str) -> str:
     names = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("NoneType", "null")
     names = re.sub(r"typing\.Literal\[([^\]]*)\]?", r"\1", names)
     return "of type " + " or ".join(names.split(", "))
-
-
-def data_modules() -> dict[str, type[LightningDataModule]]:
-    """Return the zoo's data modules by name, without their common base.
-
-    >>> "Digits" in data_modules()
-    True
-    """
-    base = gcpzoo.data.ImageDataModule
-    known = {name: getattr(gcpzoo.data, name) for name in gcpzoo.data.__all__}.items()
-    return {n: c for n, c in known if inspect.isclass(c) and issubclass(c, base) and c is not base}
 
 
 def options() -> list[str]:

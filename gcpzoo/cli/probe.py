@@ -12,6 +12,8 @@ from gcpzoo.errors import ZooError
 
 PROTOCOLS = ("linear", "ridge", "knn", "svm", "few-shot")
 FORMAT = 1
+EPISODES = {"ways": 5, "shots": 1, "queries": 15, "episodes": 2000, "classifier": "logistic"}
+"""Options of few-shot episodes alone, with their defaults."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,23 +34,26 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("--cache", metavar="DIR", help="folder of kept features (in the user's cache)")
     p.add_argument("--output", metavar="FILE", help="also write the result as JSON")
     few = p.add_argument_group("few-shot episodes, on the test images or all images of class folders")
-    few.add_argument("--ways", type=int, default=5, help="classes of an episode (5)")
-    few.add_argument("--shots", type=int, default=1, help="images of each to learn from (1)")
-    few.add_argument("--queries", type=int, default=15, help="images of each to classify (15)")
-    few.add_argument("--episodes", type=int, default=2000, help="number of episodes (2000)")
-    few.add_argument("--classifier", choices=("logistic", "prototype"), default="logistic", help="(logistic)")
+    few.add_argument("--ways", type=int, help="classes of an episode (5)")
+    few.add_argument("--shots", type=int, help="images of each to learn from (1)")
+    few.add_argument("--queries", type=int, help="images of each to classify (15)")
+    few.add_argument("--episodes", type=int, help="number of episodes (2000)")
+    few.add_argument("--classifier", choices=("logistic", "prototype"), help="(logistic)")
     p.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what was measured."""
-    from gcpzoo.experiments.probe import few_shot, probe
+    from gcpzoo.experiments.probe import check_episodes, few_shot, probe
     from gcpzoo.paths import replacing
 
+    _check(args)
     model = _model(args)
     data = _data(args, model)
     folder = Path(args.cache) if args.cache else None
     if args.protocol == "few-shot":
+        labels = [label for _, label in data.samples("test")]
+        check_episodes(labels, args.ways, args.shots, args.queries, args.episodes, args.seed)
         found = _extract(args, model, data, "test", folder)
         numbers = (args.ways, args.shots, args.queries, args.episodes)
         result: Any = few_shot(found, *numbers, classifier=args.classifier, seed=args.seed)
@@ -64,6 +69,25 @@ def run(args: argparse.Namespace) -> None:
         about = {"format": FORMAT, "model": args.model, "head": model.config["head"], "data": args.data}
         with replacing(args.output) as temporary:
             temporary.write_text(json.dumps({**about, "seed": args.seed, **result.to_dict()}, indent=2) + "\n")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot work, or has no effect, before anything is loaded; fill in the defaults of episodes."""
+    from gcpzoo.experiments.probe import check_seed
+
+    for option, default in EPISODES.items():
+        if args.protocol == "few-shot" and getattr(args, option) is None:
+            setattr(args, option, default)
+        elif args.protocol != "few-shot" and getattr(args, option) is not None:
+            raise ZooError(f"--{option} belongs to --protocol few-shot and has no effect on {args.protocol}")
+    check_seed(args.seed)
+    for option in ("batch_size", "image_size"):
+        if (value := getattr(args, option)) is not None and value < 1:
+            raise ZooError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
+    if args.cache and Path(args.cache).exists() and not Path(args.cache).is_dir():
+        raise ZooError(f"--cache must be a folder, got the file {args.cache!r}")
+    if args.output and Path(args.output).is_dir():
+        raise ZooError(f"--output must be a file, got the folder {args.output!r}")
 
 
 def _model(args: argparse.Namespace) -> Any:
@@ -87,8 +111,6 @@ def _data(args: argparse.Namespace, model: Any) -> Any:
     from gcpzoo.data import Digits
     from gcpzoo.experiments.probe import class_folders
 
-    if args.batch_size < 1:
-        raise ZooError(f"--batch-size must be at least 1, got {args.batch_size}")
     own: dict[str, Any] = {"batch_size": args.batch_size, "image_size": args.image_size}
     known = model.preprocessing
     if args.image_size is None and known is not None:

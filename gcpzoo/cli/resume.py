@@ -15,14 +15,9 @@ from gcpzoo.errors import ZooError
 from gcpzoo.models.weights import open_file
 from gcpzoo.paths import remove_leftovers
 from gcpzoo.training.checkpoints import FOLDER, FORMER, LAST, is_whole
+from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
-CONFIG = "config.yaml"
-CHANGEABLE = (
-    "config", "ckpt_path", "resume", "output", "checkpoint", "verbose", "data.init_args.workers", "trainer.max_epochs",
-    "trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.logger",
-    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.log_every_n_steps",
-    "trainer.default_root_dir", "trainer.profiler",
-)  # fmt: skip
+CHANGEABLE = (*WITHOUT_EFFECT, "trainer.max_epochs", "trainer.devices", "trainer.num_nodes")
 """Options that do not change what a training computes, and its length."""
 
 
@@ -90,24 +85,14 @@ def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, A
     if not path.is_file():
         raise ZooError(f"{path} is missing, so --resume cannot know the run's options; use --ckpt_path instead")
     try:
-        before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        before = flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValueError, yaml.YAMLError):
         raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
-    now, default = _flat(config), _flat(defaults)
+    now, default = flatten(config), flatten(defaults)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, default.get(key)), now.get(key)
-        if old != new and not any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE):
+        if old != new and not is_of(key, CHANGEABLE):
             raise ZooError(
                 f"the run in {folder} has {key}={old!r}, this command {new!r}: --resume goes on with the same options; "
                 "give another --output for another run"
             )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Give every value of a config its dotted name."""
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return found

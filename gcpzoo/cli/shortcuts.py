@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.cli.former_names import CONFIG_SUFFIXES, MOVED_CONFIGS, refuse_former_names
-from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.limits import load_yaml, read_text
-from gcpzoo.paths import resource
+from gcpzoo.errors import ZooError
+from gcpzoo.training.configs import find_config, read_config
+from gcpzoo.training.former_names import CONFIG_SUFFIXES, refuse_former_names
 
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 SWITCHES = {"--skip-corrupt": ("--data.on_error", "skip"), "--balanced": ("--model.balanced", "true")}
 """Short forms without a value, and the options that they stand for; these come last, behind ``--data``."""
+HELP_ALL = "--help-all"
+"""Asks for the parser's help page; :mod:`gcpzoo.cli.help` answers --help."""
 
 
 def is_on_data(argv: Sequence[str]) -> bool:
@@ -61,6 +62,7 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
         if path.endswith(CONFIG_SUFFIXES) and Path(path).is_file():  # a file, not the attribute yaml of a module
             argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
+    arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
     meant = [part for switch, option in SWITCHES.items() if switch in arguments for part in option]
     return _configs_first([*(argument for argument in arguments if argument not in SWITCHES), *meant])
 
@@ -97,24 +99,10 @@ def _configs_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _find_config(name: str) -> str:
-    """Find a config by its path, or by its path in the package, and check it for former names."""
-    path = Path(name)
-    if not path.exists():
-        folder = resource("configs")
-        short = name.removeprefix("configs/")
-        if short in MOVED_CONFIGS:
-            raise ZooError(f"config file {short!r} is now {MOVED_CONFIGS[short]!r}")
-        known = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.yaml") if p.name != "index.yaml")
-        if short not in known:
-            raise unknown_name("config file", name, known)
-        path = folder / short
-    if path.is_file():
-        try:
-            content = load_yaml(read_text(path, str(path)), str(path))
-        except UnicodeDecodeError:
-            raise ZooError(f"config file {name!r} must be text in UTF-8") from None
-        refuse_former_names(content, where=f"{path}: ")
-        _check_groups(content, path)
+    """Find a config and check it, so that its mistakes are named before torch is imported."""
+    path = find_config(name)
+    if path.is_file():  # not a pipe, which can be read but once
+        _check_groups(read_config(path), path)
     return str(path)
 
 

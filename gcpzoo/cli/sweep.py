@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from gcpzoo.experiments.sweep import Sweep, read_plan
 
     plan = read_plan(args.file, args.output)
-    if args.list:
-        return _list(plan)
     extra = [a for package in args.allow_import for a in ("--allow-import", package)]
     sweep = Sweep(plan, args.jobs, extra)
     _check_options(plan, extra)
+    if args.list:
+        return _list(plan)
     former = signal.signal(signal.SIGTERM, _terminate)
     try:
         with _display(sweep):
@@ -68,21 +68,25 @@ def _terminate(*_: object) -> None:
 
 
 def _check_options(plan: Plan, extra: list[str]) -> None:
-    """Let the parser of ``gcpzoo fit`` read the options of every cell, before the first is trained."""
+    """Let the parser of ``gcpzoo fit`` read the options of every cell and of a trial, before the first is trained."""
     import yaml
 
     from gcpzoo.cli.training import train
     from gcpzoo.experiments.sweep import Run
+    from gcpzoo.experiments.sweep.plan import trial_in_the_middle
 
+    checked = [("", Run(cell, 0)) for cell in plan.cells]
+    if plan.search:
+        checked += [("search: ", trial_in_the_middle(cell, plan.search)) for cell in plan.cells]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "options.yaml"
-        for cell in plan.cells:
-            path.write_text(yaml.safe_dump(Run(cell, 0).options), encoding="utf-8")
+        for what, training in checked:
+            path.write_text(yaml.safe_dump(training.options), encoding="utf-8")
             try:
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
                     train(["fit", "--config", str(path), *extra, "--print_config"])
             except ZooError as error:
-                raise ZooError(f"{plan.path}: {' · '.join(cell.labels.values())}: {error}") from error
+                raise ZooError(f"{plan.path}: {what}{' · '.join(training.cell.labels.values())}: {error}") from error
 
 
 def _list(plan: Plan) -> int:

@@ -17,7 +17,7 @@ def new_table(*columns: str, right: Sequence[str] = (), title: str | None = None
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title=title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if column in right else "left", no_wrap=i == 0 or column in right)
     return table

@@ -22,10 +22,11 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from gcpzoo.cli.callbacks import add_best_options, listed, run_callbacks, suggest_rate
 from gcpzoo.cli.generations import SeveralTrainings
+from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
-from gcpzoo.cli.parser import data_modules
-from gcpzoo.cli.resume import CONFIG, check_same, find_checkpoint, is_finished, is_trained
+from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
+from gcpzoo.data.modules import data_modules
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
@@ -35,6 +36,7 @@ from gcpzoo.paths import replacing
 from gcpzoo.training import ClassificationTask, RunCheckpoints
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
+from gcpzoo.training.options import CONFIG
 from gcpzoo.training.predictions import gather_in_order
 from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
@@ -256,6 +258,7 @@ class ZooCLI(LightningCLI):
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)
+            self._show_mistakes()
             print_summary(self.trainer, self.output)
         else:
             self.trainer.fit(**kwargs)
@@ -266,12 +269,20 @@ class ZooCLI(LightningCLI):
             return
         if evaluate and self.trainer.state.finished:
             self.trainer.test(self.model, self.datamodule, verbose=False)
+            self._show_mistakes()
         print_summary(self.trainer, self.output)
+
+    def _show_mistakes(self) -> None:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
+            table = next(c for c in self.trainer.callbacks if isinstance(c, TestPredictions)).table
+            write_mistakes(table, self.model.model, self.datamodule, self.output)
 
     def after_test(self) -> None:
+        self._show_mistakes()
         print_summary(self.trainer, self.output)
 
-    after_validate = after_test
+    def after_validate(self) -> None:
+        print_summary(self.trainer, self.output)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the class of every image of the data into ``predictions.csv``."""

@@ -135,3 +135,25 @@ def spelling(name: str) -> str:
     True
     """
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def check_same_classes(known: Sequence[str] | None, names: Sequence[str]) -> None:
+    """Refuse data of other classes than a model's, or of the same classes in another order.
+
+    Args:
+        known: ids of the classes in the order of the model's logits; ``None``: not known.
+        names: those of the data in the order of the labels, as many.
+
+    Raises:
+        ZooError: naming the first class that differs.
+
+    >>> check_same_classes(["cat", "dog"], ["cat", "eel"])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: the model's classes are not the data's: class 1 is 'dog' to the model and 'eel' in the ...
+    """
+    if known is not None and list(known) != list(names):
+        other = next(i for i, (a, b) in enumerate(zip(known, names)) if a != b)
+        raise ZooError(
+            f"the model's classes are not the data's: class {other} is {known[other]!r} to the model and "
+            f"{names[other]!r} in the data; rename the folders, or train a new classifier"
+        )

@@ -92,12 +92,7 @@ class ImageFolder(ImageDataModule):
             raise ZooError(
                 f"{self.name}: there is no folder {root}; expected train, val and test folders, or class folders"
             )
-        places: Mapping[str, str] | None = read_shards(root)
-        if places is None:
-            folders, beside = split_folders(root)
-            places = {split: os.path.join(root, name) for split, name in folders.items()}
-            if beside:
-                _warn_of_ignored(root, beside)
+        places = split_places(root)
         if places and self.folds:
             raise ZooError(f"{self.name}: folds need class folders, but {root} has folders of splits: leave out folds")
         if places:
@@ -141,6 +136,22 @@ class ImageFolder(ImageDataModule):
         """
         fold = {"folds": self.folds, "fold": self.fold} if self.folds else {}
         return super().record() | {"test_fraction": self.set_aside, **fold}
+
+
+def split_places(root: str) -> Mapping[str, str]:
+    """Give the path, or the shards, of each split, and warn of what is ignored beside them; empty without splits.
+
+    >>> split_places(os.devnull + "/nowhere")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: ...
+    """
+    shards: Mapping[str, str] | None = read_shards(root)
+    if shards is not None:
+        return shards
+    folders, beside = split_folders(root)
+    if beside:
+        _warn_of_ignored(root, beside)
+    return {split: os.path.join(root, name) for split, name in folders.items()}
 
 
 def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:

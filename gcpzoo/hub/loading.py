@@ -32,7 +32,8 @@ def load(name: str | os.PathLike[str]) -> GCPNet:
         ``record`` set. The global random state is left as it was.
 
     Raises:
-        ZooError: for an unknown name, no network and nothing cached, no permission, damaged or foreign files.
+        ZooError: for an unknown name, no network and nothing cached, no permission, damaged or foreign files, a folder
+            of several generations.
 
     >>> model = load("resnet18_isqrt.digits")
     >>> model.num_classes, model.record.status
@@ -59,6 +60,9 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     path = Path(spec.removeprefix("local-dir:")).expanduser()
     if run := next((p for p in map((path / "checkpoints").joinpath, RUN_FILES) if p.is_file()), None):
         path = run
+    elif runs := sorted(path.glob("generation-*/checkpoints/last.ckpt")):
+        several = [str(run.parent.parent) for run in runs]
+        raise ZooError(f"{path} holds {len(runs)} generations of a network: name one, {' or '.join(several)}")
     elif spec.startswith("local-dir:") or path.is_dir():
         return _from_folder(path)
     if path.suffix == ".ckpt":

@@ -36,6 +36,7 @@ class RunCheckpoint:
         start: where the training started from: a model, a file, or ``None`` for random weights.
         hyper_parameters: arguments of :class:`gcpzoo.training.ClassificationTask`, as stored.
         state_dict: tensors of the network; the averaged ones where the run kept a moving average.
+        epoch, step: when it was written: in which epoch, from 0, and after how many optimizer steps; ``None``: unknown.
         start_licence: of the model that the training started from, where known.
 
     >>> import gcpzoo
@@ -51,6 +52,8 @@ class RunCheckpoint:
     start: str | None
     hyper_parameters: dict[str, Any]
     state_dict: dict[str, Tensor]
+    epoch: int | None = None
+    step: int | None = None
     start_licence: str | None = None
 
     def build(self) -> GCPNet:
@@ -158,6 +161,7 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     for key, value in state.items():
         check_tensor(key, value, str(path))
+    epoch, step = (n if isinstance(n := content.get(key), int) else None for key in ("epoch", "global_step"))
     return RunCheckpoint(
         format=version,
         config=dict(ours["config"]),
@@ -166,6 +170,8 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
         start=ours.get("start"),
         hyper_parameters=dict(hyper_parameters),
         state_dict=state,
+        epoch=epoch,
+        step=step,
         start_licence=licence if isinstance(licence := ours.get("start_licence"), str) else None,
     )
 

@@ -44,6 +44,21 @@ def list_backbones(timm: bool = False) -> list[str]:
     return sorted(from_torchvision.names() + sovit.names()) + (from_timm.names() if timm else [])
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a backbone that does not exist.
+
+    Raises:
+        ZooError: if no library has this name; the message names the nearest.
+
+    >>> check_backbone("resnet19")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: unknown backbone 'resnet19': did you mean resnet1...
+    """
+    library: Any = _library(name)
+    if not library.is_known(name):
+        raise unknown_name("backbone", name, list_backbones(timm=True))
+
+
 def create_backbone(
     name: str,
     pretrained: bool | str = False,
@@ -84,9 +99,8 @@ def create_backbone(
         raise ZooError(f"backbone weights must be a file or a state dict, got {weights!r}")
     if pretrained and weights is not None:
         raise ZooError("give either pretrained weights or a weights file for the backbone, not both")
+    check_backbone(name)
     library: Any = _library(name)
-    if not library.is_known(name):
-        raise unknown_name("backbone", name, list_backbones(timm=True))
     backbone: Backbone = library.build(name, pretrained, until, kwargs)
     backbone.name = name
     if until is None and last_stage(backbone) is not None:

@@ -33,9 +33,11 @@ class TestPredictions(Callback):
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
+        self.table: list[tuple[float, int, int]] = []
+        """Of each test image, in order: probability of the likeliest class, that class, and the true one."""
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
-        self.rows = []
+        self.rows, self.table = [], []
 
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
@@ -55,12 +57,12 @@ class TestPredictions(Callback):
         if not writes(trainer) or not rows:
             return
         probability, k, label = torch.cat(rows).unbind(1)
+        self.table = list(zip(probability.tolist(), k.int().tolist(), label.int().tolist()))
         ids = pl_module.model.class_names or [str(i) for i in range(pl_module.model.num_classes)]
         names = pl_module.model.class_descriptions or ids
         samples: list[Any] = getattr(trainer.datamodule, "samples", lambda _: [])("test")
         images = [image if isinstance(image, str) else i for i, (image, _) in enumerate(samples)] or range(len(k))
-        table = zip(images, k.int().tolist(), probability.tolist(), label.int().tolist())
-        lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, c, p, y in table]
+        lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, (p, c, y) in zip(images, self.table)]
         write_table(lines, Path(trainer.default_root_dir) / FILE)
 
 

@@ -85,6 +85,7 @@ class RunReport(Callback):
         fit["history"] = [*former, dict(sorted(self.row.items()))]
         fit["epochs"] = trainer.current_epoch + 1
         fit["seconds"] = self.row["seconds"]
+        fit["loss"] = training_loss(pl_module)
         self._write(trainer, pl_module)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -123,7 +124,9 @@ class RunReport(Callback):
     def _draw_curves(self, trainer: Any, pl_module: Any) -> None:
         if writes(trainer) and self.report.get("fit"):
             path = Path(trainer.default_root_dir) / "training_curves.png"
-            plots.training_curves({pl_module.model.config["head"]: self.report["fit"]["history"]}, path)
+            fit, config = self.report["fit"], pl_module.model.config
+            name = f"{config['backbone']}_{config['head']}"
+            plots.training_curves({name: fit["history"]}, path, fit.get("loss", training_loss(pl_module)))
 
     def _add_evaluation(self, trainer: Any, pl_module: Any, stage: str) -> None:
         prefix = {"validate": "val", "test": "test"}[stage]
@@ -160,6 +163,24 @@ class RunReport(Callback):
         if teacher := pl_module.distillation.record():
             self.report["teacher"] = teacher
         _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)
+
+
+def training_loss(task: Any) -> str:
+    """Say what a training minimizes, which the validation's plain cross-entropy compares with only if it is the same.
+
+    >>> from types import SimpleNamespace
+    >>> training_loss(SimpleNamespace(label_smoothing=0.1, mixup_alpha=0.2))
+    'cross-entropy with label smoothing 0.1 and MixUp'
+    """
+    parts = [f"label smoothing {task.label_smoothing:g}"] if getattr(task, "label_smoothing", 0) else []
+    parts += [name for key, name in (("mixup_alpha", "MixUp"), ("cutmix_alpha", "CutMix")) if getattr(task, key, 0)]
+    distillation = getattr(task, "distillation", None)
+    parts += ["a teacher's answers"] if distillation is not None and distillation.record() else []
+    listed = " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    loss = getattr(task, "loss", None)
+    own = loss is not None and type(loss) is not torch.nn.CrossEntropyLoss  # of a subclass of the task
+    name = type(loss).__name__ if own else plots.PLAIN_LOSS
+    return f"{name} with {listed}" if parts else name
 
 
 def _write_json(path: Path, content: Any, indent: int | None = None) -> None:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
+from gcpzoo.data.classes import check_same_classes
 from gcpzoo.data.loading import derived_seed, run_seed
 from gcpzoo.errors import ZooError
 from gcpzoo.heads.base import SecondOrderHead
@@ -218,13 +219,8 @@ class ClassificationTask(L.LightningModule):
             return
         if data.num_classes != self.model.num_classes:
             raise ZooError(f"the data has {data.num_classes} classes, the model {self.model.num_classes}")
-        known, names = self.model.class_names, list(data.class_names)
-        if known is not None and known != names:
-            other = next(i for i, (a, b) in enumerate(zip(known, names)) if a != b)
-            raise ZooError(
-                f"the model's classes are not the data's: class {other} is {known[other]!r} to the model and "
-                f"{names[other]!r} in the data; rename the folders, or train a new classifier"
-            )
+        names = list(data.class_names)
+        check_same_classes(self.model.class_names, names)
         self.model.class_names = names
         self.model.class_descriptions = list(getattr(data, "class_descriptions", names))
         self.model.preprocessing = getattr(data, "preprocessing", None)

@@ -1,12 +1,14 @@
-"""Temperature scaling: the minimum of the likelihood, and where there is none."""
+"""Calibration error; temperature scaling: the minimum of the likelihood, and where there is none."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from gcpzoo.analysis import fit_temperature
+from gcpzoo.analysis.calibration import calibration, calibration_error, reliability_bins
 from gcpzoo.errors import ZooError
 
 
@@ -53,3 +55,20 @@ def test_log_probabilities_have_the_temperature_of_their_logits() -> None:
 def test_where_no_temperature_is_the_best_one_it_is_refused(logits: list, labels: list, message: str) -> None:
     with pytest.raises(ZooError, match=message):
         fit_temperature(torch.tensor(logits).reshape(-1, 2), torch.tensor(labels, dtype=torch.int64))
+
+
+def test_the_calibration_error_is_the_distance_of_share_and_confidence_weighted_by_images() -> None:
+    found = reliability_bins([0.1, 0.2, 0.3, 0.95, 1.0], [0, 1, 0, 1, 1], bins=5)
+    assert found == {1: (pytest.approx(0.15), 0.5, 2), 2: (0.3, 0.0, 1), 5: (pytest.approx(0.975), 1.0, 2)}
+    assert calibration_error(found.values()) == pytest.approx((2 * 0.35 + 0.3 + 2 * 0.025) / 5)
+
+
+def test_calibration_of_logits_agrees_with_torchmetrics() -> None:
+    logits, labels = overconfident(3.0, 500, seed=0)
+    found = calibration(logits, labels)
+    expected = multiclass_calibration_error(logits.double().softmax(1), labels, num_classes=5, n_bins=15)
+    assert found["ece"] == pytest.approx(float(expected), abs=1e-6)
+    assert found["nll"] == pytest.approx(float(cross_entropy(logits.double(), labels)))
+    cooled = calibration(logits, labels, temperature=3.0)
+    assert cooled["accuracy"] == found["accuracy"]
+    assert cooled["ece"] < found["ece"] / 2

@@ -12,7 +12,6 @@ from gcpzoo.analysis import (
     covariance_summary,
     head_spectra,
     mean_relative,
-    plots,
     summarize,
 )
 from gcpzoo.functional import covariance
@@ -103,23 +102,3 @@ def test_the_network_keeps_its_mode(training: bool) -> None:
     covariance_summary(model, noise(2, 3, 32, 32))
     assert {name: module.training for name, module in model.named_modules()} == before
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-
-
-class Axis:
-    """Stands in for matplotlib's axis: remembers what is drawn."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, list[float]] = {}
-
-    def semilogy(self, x: object, y: object, *_: object, label: str, **__: object) -> None:
-        self.lines[label] = list(y)  # type: ignore[call-overload]
-
-    def set(self, **_: object) -> None: ...
-
-    def legend(self, **_: object) -> None: ...
-
-
-def test_the_plot_shows_both_spectra_as_they_are_given() -> None:
-    axis = Axis()
-    plots.draw_spectra(axis, {"isqrt": {"covariance": [1.0, 0.01], "normalized": [1.0, 0.1]}})
-    assert axis.lines == {"isqrt, covariance": [1.0, 0.01], "isqrt, normalized": [1.0, 0.1]}

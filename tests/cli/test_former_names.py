@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcpzoo.cli.former_names import MOVED_CLASSES, MOVED_CONFIGS, MOVED_OPTIONS
+from gcpzoo.training.former_names import MOVED_CLASSES, MOVED_CONFIGS, MOVED_OPTIONS
 
 Cli = Callable[..., tuple[int, str, str]]
 VALUES = {"model.optimizer": "AdamW", "model.schedule": "cosine", "model.optimizer_args": '{"momentum": 0.5}'}

@@ -40,6 +40,33 @@ def test_the_same_trunk_is_probed_with_another_head(cli: Cli, folder: Path) -> N
     assert "there is no folder 'nowhere'" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protocol", "ridge", "--shots", "5"], "--shots belongs to --protocol few-shot and has no effect on ridge"),
+        (["--classifier", "prototype"], "--classifier belongs to --protocol few-shot and has no effect on linear"),
+        (["--seed", "-1"], "seed must be from 0 to 4294967295, got -1"),
+        (["--cache", "file"], "--cache must be a folder, got the file 'file'"),
+        (["--output", "."], "--output must be a file, got the folder '.'"),
+        (["--image-size", "0"], "--image-size must be at least 1, got 0"),
+    ],
+)
+def test_what_a_probe_cannot_do_is_refused_before_the_model_is_loaded(
+    cli: Cli, tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    code, out, err = cli("probe", "--model", "nowhere", "--data", "nowhere", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"gcpzoo: error: {message}")
+
+
+def test_episodes_with_too_few_images_are_refused_before_features_are_computed(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli(*MODEL, "--data", "Digits", "--protocol", "few-shot", "--shots", 100)
+    assert (code, out) == (2, "")
+    assert "an episode needs 5 classes with 100 + 15 images (shots and queries), and 0 have so many" in err
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_report_is_written_with_the_control_of_the_sweep(cli: Cli, tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5, 1: 0.6}, "isqrt": {0: 0.75, 1: 0.85}})
     code, out, err = cli("report", sweep)

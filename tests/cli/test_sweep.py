@@ -75,6 +75,35 @@ def test_options_are_checked_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        (
+            {"space": {"model.optimizer.rate": [1, 2]}},
+            "search: Digits · resnet18 · gap: unknown option 'model.optim",
+        ),
+        ({"space": {"model.dim": [4, 16]}}, "model.dim must be of type int"),
+        (
+            {"space": {"model.optimizer.lr": [1, 2]}, "options": {"trainer.max_epoch": 1}},
+            "did you mean trainer.max_epochs",
+        ),
+    ],
+)
+def test_the_options_of_a_search_are_checked_before_anything_is_trained(
+    cli: Cli, file: Callable, search: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    code, _, err = cli("sweep", file(axes={"head": ["gap"]}, search=search))
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_list_refuses_what_the_sweep_would(cli: Cli, file: Callable) -> None:
+    code, out, err = cli("sweep", file(axes={"head": {"gap": {"model.hed": 1}}}), "--list")
+    assert (code, out) == (2, "")
+    assert "unknown option 'model.hed'" in err
+
+
 def test_jobs_must_be_a_number_of_trainings(cli: Cli, file: Callable) -> None:
     code, _, err = cli("sweep", file(axes={"head": ["gap"]}), "--jobs", 0)
     assert code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,18 @@ def test_class_folders_without_splits_are_one_split_for_episodes(images: Path) -
     assert len(folder_of(images, whole=True).samples("test")) == 9
 
 
+def test_episodes_take_the_classes_of_the_test_folder_though_training_has_none_of_them(images: Path) -> None:
+    (images / "test" / "north").rename(images / "test" / "up")
+    data = folder_of(images, whole=True)
+    assert data.class_names == ["east", "south", "up"]
+    assert len(data.samples("test")) == 9
+    with pytest.raises(ZooError, match="none of the 3 classes"):
+        folder_of(images).samples("test")
+    shutil.rmtree(images / "test")
+    with pytest.raises(ZooError, match="no test folder, which episodes draw from: name the folder"):
+        folder_of(images, whole=True).samples("test")
+
+
 # --- protocols
 
 
@@ -186,6 +199,13 @@ def test_what_cannot_be_probed_is_refused(train: Features, protocol: str, messag
         probe(train, train, protocol)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    features = clusters(3, 5, 4, 1.0)
+    with pytest.raises(ZooError, match=rf"seed must be from 0 to 4294967295, got {seed}"):
+        probe(features, features, "knn", seed)
+
+
 # --- episodes
 
 
@@ -224,8 +244,12 @@ def test_prototypes_are_compared_by_inner_product_for_one_shot_and_by_distance_f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"ways": 9}, "ways must be at most 8, the classes with 1 \\+ 15 images, got 9"),
-        ({"shots": 11}, "ways must be at most 0"),
+        ({"ways": 9}, r"9 classes with 1 \+ 15 images .* 8 have so many; there are 8 classes: give fewer ways"),
+        (
+            {"shots": 100},
+            r"5 classes with 100 \+ 15 images .*, and 0 have so many; 5 classes have 25 or more",
+        ),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
         ({"episodes": 1}, "episodes must be at least 2, got 1"),
         ({"ways": 1}, "ways must be at least 2, got 1"),
     ],

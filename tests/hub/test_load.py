@@ -95,3 +95,11 @@ class TestNames:
 def test_a_name_is_text_or_a_path(name):
     with pytest.raises(ZooError, match=f"name must be a name of the zoo, .*, got {name!r}"):
         gcpzoo.load(name)
+
+
+def test_a_folder_of_generations_says_which_it_holds(tmp_path):
+    for i in (1, 2):
+        (tmp_path / f"generation-{i}" / "checkpoints").mkdir(parents=True)
+        (tmp_path / f"generation-{i}" / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(ZooError, match=r"holds 2 generations .*: name one, .*generation-1 or .*generation-2"):
+        gcpzoo.load(tmp_path)

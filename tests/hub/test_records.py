@@ -187,7 +187,7 @@ class TestStatus:
             assert row.endswith(f"| {word} |")
             assert row in zoo_card()
             assert cli("list", name, "--json")[1].count(word) == 1
-            assert word in " ".join(cli("list", name)[1].split())
+            assert word in " ".join(cli("list", name, "--wide")[1].split())
             assert word in cli("info", name)[1].replace("''", "'")
 
 

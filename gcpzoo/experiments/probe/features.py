@@ -18,9 +18,9 @@ from torch import Tensor
 
 from gcpzoo.data import ImageFolder
 from gcpzoo.data.base import ImageDataModule, Index
-from gcpzoo.data.folder import SPLITS, scan
+from gcpzoo.data.folder import list_classes, scan, split_places
 from gcpzoo.data.loading import EpochSampler, Images, load
-from gcpzoo.data.scan import list_folders
+from gcpzoo.data.scan import root_folder
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -50,7 +50,7 @@ class Features:
 
 
 class AllClasses(ImageDataModule):
-    """All images of class folders as one test split, for episodes over their classes.
+    """The test images with the classes that they have, for episodes; without splits all images of class folders.
 
     >>> AllClasses("/nowhere").samples("test")
     Traceback (most recent call last):
@@ -59,31 +59,35 @@ class AllClasses(ImageDataModule):
 
     def __init__(self, folder: str | os.PathLike[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.folder = str(folder)
+        self.folder = str(root_folder(str(folder)))
 
     def index(self) -> Index:
-        names = list_folders(self.folder)
-        return Index(names, {"test": scan(self.folder, names)})
+        places = split_places(self.folder)
+        if places and "test" not in places:
+            raise ZooError(
+                f"{self.folder} has folders of splits, but no test folder, which episodes draw from: name the folder "
+                "whose class folders they are to draw from"
+            )
+        place = places.get("test", self.folder)
+        names = list_classes(place)
+        return Index(names, {"test": scan(place, names)})
 
 
 def class_folders(folder: str | os.PathLike[str], whole: bool = False, **kwargs: Any) -> ImageDataModule:
-    """Read class folders: ``train`` and ``test`` folders of them, or, as a ``whole``, all images as one split.
+    """Read class folders: ``train`` and ``test`` folders of them, or, for episodes, one split with classes of its own.
 
     Args:
         folder: holds a folder for each class, or folders ``train`` and ``test`` of such folders.
-        whole: take class folders without splits as one test split; of splits, ``test`` is the test split all the same.
+        whole: take the test folder as it is, whatever classes the training folder has; without splits all images.
         kwargs: arguments of the data module.
 
     >>> class_folders("/nowhere", whole=True)
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: there is no folder '/nowhere'
     """
-    if not Path(folder).is_dir():
+    if not root_folder(str(folder)).is_dir():
         raise ZooError(f"there is no folder {str(folder)!r}")
-    known = {name for names in SPLITS.values() for name in names}
-    if whole and not known & {name.lower() for name in list_folders(str(folder))}:
-        return AllClasses(folder, **kwargs)
-    return ImageFolder(str(folder), val_fraction=0, **kwargs)
+    return AllClasses(folder, **kwargs) if whole else ImageFolder(str(folder), val_fraction=0, **kwargs)
 
 
 def extract(

@@ -9,7 +9,7 @@ import numpy as np
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.probe.features import Features
-from gcpzoo.experiments.probe.protocols import to_unit_norm
+from gcpzoo.experiments.probe.protocols import check_seed, to_unit_norm
 from gcpzoo.experiments.statistics import mean_interval
 
 
@@ -39,6 +39,41 @@ class FewShotResult:
         return asdict(self)
 
 
+def check_episodes(
+    labels: Any, ways: int = 5, shots: int = 1, queries: int = 15, episodes: int = 2000, seed: int = 0
+) -> list[Any]:
+    """Give the images of each class that has enough of them for an episode.
+
+    Args:
+        labels: the class of every image.
+        ways, shots, queries, episodes, seed: as for :func:`few_shot`.
+
+    Raises:
+        ZooError: if there are too few such classes, or a number is too small.
+
+    >>> [indices.tolist() for indices in check_episodes([0, 0, 1, 2, 2], ways=2, queries=1)]
+    [[0, 1], [3, 4]]
+    """
+    numbers = {"ways": (ways, 2), "shots": (shots, 1), "queries": (queries, 1), "episodes": (episodes, 2)}
+    for name, (value, least) in numbers.items():
+        if value < least:
+            raise ZooError(f"{name} must be at least {least}, got {value}")
+    check_seed(seed)
+    y = np.asarray(labels)
+    of_class = [np.flatnonzero(y == k) for k in np.unique(y)]
+    enough = [indices for indices in of_class if len(indices) >= shots + queries]
+    if len(enough) < ways:
+        largest = sorted(map(len, of_class), reverse=True)[:ways]
+        remedy = f"there are {len(of_class)} classes: give fewer ways"
+        if len(of_class) >= ways:
+            remedy = f"{ways} classes have {largest[-1]} or more: give shots and queries of at most that together"
+        raise ZooError(
+            f"an episode needs {ways} classes with {shots} + {queries} images (shots and queries), and {len(enough)} "
+            f"have so many; {remedy}"
+        )
+    return enough
+
+
 def few_shot(
     features: Features,
     ways: int = 5,
@@ -64,28 +99,14 @@ def few_shot(
         seed: of the episodes; the same seed draws the same images for every network on the same data.
 
     Raises:
-        ZooError: if there are too few classes with enough images, or a number is too small.
+        ZooError: as :func:`check_episodes`.
 
     >>> x = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     >>> features = Features(x, np.repeat([0, 1, 2], 4), ["a", "b", "c"], False)
     >>> few_shot(features, ways=2, shots=1, queries=3, episodes=5).top1
     1.0
     """
-    for name, value, least in (
-        ("ways", ways, 2),
-        ("shots", shots, 1),
-        ("queries", queries, 1),
-        ("episodes", episodes, 2),
-    ):
-        if value < least:
-            raise ZooError(f"{name} must be at least {least}, got {value}")
-    of_class = [np.flatnonzero(features.y == k) for k in np.unique(features.y)]
-    enough = [indices for indices in of_class if len(indices) >= shots + queries]
-    if len(enough) < ways:
-        raise ZooError(
-            f"ways must be at most {len(enough)}, the classes with {shots} + {queries} images, got {ways}; "
-            "ask for fewer queries or shots"
-        )
+    enough = check_episodes(features.y, ways, shots, queries, episodes, seed)
     x = features.x.astype(np.float64)
     if classifier == "logistic":
         x = to_unit_norm(None, x)

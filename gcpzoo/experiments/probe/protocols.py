@@ -60,7 +60,8 @@ def probe(train: Features, test: Features, protocol: str = "linear", seed: int =
         seed: of what is held out for the choice.
 
     Raises:
-        ZooError: if there is no such protocol, or a class has fewer than two training images where one is chosen.
+        ZooError: if there is no such protocol, the seed is out of range, or a class has fewer than two training images
+            where a setting is chosen.
 
     >>> x = np.concatenate([np.full((9, 2), -1.0), np.full((9, 2), 1.0)]).astype(np.float32)
     >>> features = Features(x, np.repeat([0, 1], 9), ["cat", "dog"], False)
@@ -69,6 +70,7 @@ def probe(train: Features, test: Features, protocol: str = "linear", seed: int =
     """
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    check_seed(seed)
     scale, make, settings = PROTOCOLS[protocol]
     x, z = (f.x.astype(np.float64) for f in (train, test))
     x, z = scale(x, x), scale(x, z)
@@ -81,6 +83,17 @@ def probe(train: Features, test: Features, protocol: str = "linear", seed: int =
     assert interval.high is not None
     dim = int(train.x.shape[1])
     return ProbeResult(protocol, interval.mean, interval.low, interval.high, len(right), dim, setting)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's generators do not take.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: seed must be from 0 to 4294967295, got -1
+    """
+    if not 0 <= seed < 2**32:
+        raise ZooError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
 
 
 def _rotate(x: Any, z: Any) -> tuple[Any, Any]:

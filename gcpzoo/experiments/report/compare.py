@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gcpzoo.analysis.calibration import BINS, calibration_error, reliability_bins
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.experiments.report.collect import Training
+from gcpzoo.experiments.report.trainings import Training
 from gcpzoo.experiments.statistics import (
     Estimate,
     bootstrap_images,
@@ -17,8 +18,6 @@ from gcpzoo.experiments.statistics import (
     mean_interval,
     paired_difference,
 )
-
-BINS = 15
 
 
 @dataclass
@@ -179,16 +178,9 @@ def calibration(runs: Sequence[Training], bins: int = BINS) -> tuple[list[tuple[
     found = [p for p in (run.predictions() for run in runs) if p is not None]
     if not found:
         return None
-    confidence = np.concatenate([p.confidence for p in found])
-    right = np.concatenate([p.right for p in found]).astype(float)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows = []
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            rows.append((float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum())))
-    error = sum(n * abs(c - r) for c, r, n in rows) / len(right)
-    return rows, float(error)
+    confidence, right = (np.concatenate([getattr(p, name) for p in found]) for name in ("confidence", "right"))
+    rows = list(reliability_bins(confidence, right, bins).values())
+    return rows, calibration_error(rows)
 
 
 def confusion(runs: Sequence[Training]) -> tuple[Any, list[str]] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from gcpzoo.analysis.figures import STYLE
+from gcpzoo.analysis.style import STYLE
 from gcpzoo.errors import printable
 from gcpzoo.paths import replacing
 
@@ -61,6 +62,20 @@ class Figure:
     caption: str
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Small images with a line below each; in Markdown only the lines.
+
+    Args:
+        images: content of a JPEG or PNG file, and its line.
+
+    >>> Gallery([(b"", "a cat, taken for a dog")]).images[0][1]
+    'a cat, taken for a dog'
+    """
+
+    images: Sequence[tuple[bytes, str]]
+
+
 @dataclass
 class Document:
     """The parts of a report, in order.
@@ -69,7 +84,7 @@ class Document:
     [Heading(text='Report', level=1)]
     """
 
-    parts: list[Heading | Text | Table | Figure] = field(default_factory=list)
+    parts: list[Heading | Text | Table | Figure | Gallery] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Write it as ``.html``, one page without further files, or as ``.md``, with figures in a folder beside it."""
@@ -102,6 +117,8 @@ class Document:
                 lines.append(f"![{_plain(part.name)}]({folder.name}/{file.name})\n\n*{_plain(part.caption)}*\n")
             elif isinstance(part, Table):
                 lines.append(_markdown_table(part))
+            elif isinstance(part, Gallery):
+                lines.append("\n".join(f"- {_plain(line)}" for _, line in part.images) + "\n")
             elif isinstance(part, Heading):
                 lines.append(f"{'#' * part.level} {_plain(part.text)}\n")
             else:
@@ -122,6 +139,8 @@ td:not(.name){white-space:nowrap}
 th.name,td.name{text-align:left}
 figure{margin:1rem 0}svg{max-width:100%;height:auto;display:block}
 figcaption{color:var(--soft);font-size:.85rem}
+.gallery{display:flex;flex-wrap:wrap;gap:.8rem;margin:.6rem 0}.gallery figure{margin:0;width:9rem}
+.gallery img{width:9rem;height:9rem;object-fit:contain;background:#8883}.gallery figcaption{overflow-wrap:anywhere}
 @media print{main{max-width:none;padding:0}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}}
 """
 
@@ -130,11 +149,13 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def _html(part: Heading | Text | Table | Figure) -> str:
+def _html(part: Heading | Text | Table | Figure | Gallery) -> str:
     if isinstance(part, Heading):
         return f"<h{part.level}>{_text(part.text)}</h{part.level}>"
     if isinstance(part, Text):
         return f"<p>{_text(part.text)}</p>"
+    if isinstance(part, Gallery):
+        return '<div class="gallery">' + "\n".join(_thumbnail(*image) for image in part.images) + "</div>"
     if isinstance(part, Figure):
         return f"<figure>\n{part.svg}\n<figcaption>{_text(part.caption)}</figcaption>\n</figure>"
 
@@ -144,6 +165,12 @@ def _html(part: Heading | Text | Table | Figure) -> str:
 
     head, rows = row(part.columns, "th"), "\n".join(row(cells, "td") for cells in part.rows)
     return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+
+
+def _thumbnail(content: bytes, line: str) -> str:
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{kind};base64,{b64encode(content).decode()}"
+    return f'<figure><img src="{source}" alt="">\n<figcaption>{_text(line)}</figcaption></figure>'
 
 
 def _plain(text: str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 
 from gcpzoo.analysis import figures
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.report.collect import Training, collect
+from gcpzoo.experiments.report.collect import collect
 from gcpzoo.experiments.report.compare import Block, HeadResult, calibration, compare, confusion
 from gcpzoo.experiments.report.document import Document, Figure, Heading, Table, Text
+from gcpzoo.experiments.report.trainings import Training
 from gcpzoo.experiments.statistics import Estimate, mean_interval
 
 SUFFIXES = (".html", ".md")

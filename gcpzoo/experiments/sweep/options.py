@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.limits import load_yaml, read_text
-from gcpzoo.paths import resource
+from gcpzoo.errors import ZooError
+from gcpzoo.training.configs import find_config, read_config
+from gcpzoo.training.former_names import refuse_former_names
 
 Options = dict[str, Any]
 OWNED = {
@@ -28,7 +27,7 @@ def read_options(given: Any, where: str) -> Options:
         where: origin of the options, named in errors.
 
     Raises:
-        ZooError: if it is no mapping, the same option is given twice, or the config cannot be read.
+        ZooError: if it is no mapping, an option is given twice or by a former name, or the config cannot be read.
 
     >>> read_options({"model.head": "gap", "data": "Digits", "data.val_fraction": 0.1}, "mine.yaml")
     {'model': {'head': 'gap'},
@@ -38,13 +37,15 @@ def read_options(given: Any, where: str) -> Options:
         return {}
     if not isinstance(given, Mapping):
         raise ZooError(f"{where} must be a mapping of options of 'gcpzoo fit', got {given!r}")
+    refuse_former_names(given, where=f"{where}: ")
     options: Options = {}
     own = dict(given)
     config = own.pop("config", None)
     for key, value in own.items():
         _put(options, str(key).split("."), value, where)
     if config is not None:
-        options = lay_over(read_config(str(config)), options)
+        path = find_config(str(config))
+        options = lay_over(read_options(read_config(path), str(path)), options)
     return options
 
 
@@ -68,23 +69,6 @@ def _put(options: Options, path: list[str], value: Any, where: str) -> None:
     if path[-1] in options:
         raise ZooError(f"{where}: {'.'.join(path)} must be given once, got it twice")
     options[path[-1]] = value
-
-
-def read_config(name: str) -> Options:
-    """Read a config file of ``gcpzoo fit`` by its path, or by its path in the package.
-
-    Raises:
-        ZooError: if there is none, or it is not YAML.
-
-    >>> read_config("pretrain/digits.yaml")["model"]["backbone"]
-    'resnet18'
-    """
-    path, folder = Path(name), resource("configs")
-    if not path.is_file():
-        path = folder / name.removeprefix("configs/")
-    if not path.is_file():
-        raise unknown_name("config file", name, [str(p.relative_to(folder)) for p in folder.rglob("*.yaml")])
-    return read_options(load_yaml(read_text(path, str(path)), str(path)), str(path))
 
 
 def lay_over(below: Options, above: Options) -> Options:

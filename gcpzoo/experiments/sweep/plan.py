@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,41 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.experiments.sweep.checks import check_keys, check_options
 from gcpzoo.experiments.sweep.options import Options, get, lay_over, read_options
-from gcpzoo.limits import load_yaml, read_text
-from gcpzoo.paths import resource
+from gcpzoo.experiments.sweep.space import Search, read_search
+from gcpzoo.training.configs import find_config, read_config
 
 KEYS = ("output", "base", "axes", "seeds", "control", "overrides", "search")
 NAMED = {"data": "data.class_path", "backbone": "model.backbone", "head": "model.head"}
 """The axes that every sweep has, and the option that the name of a value stands for."""
 RULE_KEYS = ("when", "options", "seeds", "skip")
-SEARCH_KEYS = ("trials", "space", "options", "seed")
-MOST_TRIALS = 6
 RESERVED = (
     "seed", "epoch", "seconds", "parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo",
     "recipe", "hash", "run",
 )  # fmt: skip
 """Columns of ``results.csv``, which no axis may be called."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """How learning rates and the like are chosen: with the same budget for every cell, on validation images.
-
-    Attributes:
-        space: dotted option → smallest and largest value, searched on a logarithmic scale.
-        trials: trainings for each cell, at most six.
-        options: options of the trials alone, such as fewer epochs.
-        seed: of the search and of the trials' trainings.
-
-    >>> Search({"model.optimizer.lr": (1e-4, 1e-2)}, trials=4).seed
-    0
-    """
-
-    space: dict[str, tuple[float, float]]
-    trials: int
-    options: Options = field(default_factory=dict)
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +93,17 @@ class Run:
         return f"{self.cell.name[:120]}_{kind}_{self.hash[:8]}"
 
 
+def trial_in_the_middle(cell: Cell, search: Search) -> Run:
+    """Give a trial of a search whose values are within its space, no whole numbers: what can be checked beforehand.
+
+    >>> search = Search({"model.optimizer.lr": (0.01, 1.0)}, trials=1)
+    >>> trial_in_the_middle(Cell({"head": "gap"}, {}, (0,)), search).chosen
+    {'model.optimizer.lr': 0.04331}
+    """
+    values = {o: float(f"{a * (b / a) ** (1 / math.pi):.4g}") for o, (a, b) in search.space.items()}
+    return Run(cell, search.seed, values, 0, search.options)
+
+
 def _hash(options: Options) -> str:
     return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -161,18 +152,11 @@ def read_plan(path: str | Path, output: str | Path | None = None) -> Plan:
 
     >>> read_plan("nowhere.yaml")
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: there is no file 'nowhere.yaml'; ...
+    gcpzoo.errors.ZooError: unknown sweep file 'nowhere.yaml'; available: sweep/digits.yaml, ...
     """
-    path = Path(path)
-    if not path.is_file() and (resource("configs") / str(path).removeprefix("configs/")).is_file():
-        path = resource("configs") / str(path).removeprefix("configs/")
-    if not path.is_file():
-        raise ZooError(f"there is no file {str(path)!r}; give the YAML file of a sweep, see docs/sweeps.md")
-    try:
-        content = load_yaml(read_text(path, str(path)), str(path))
-    except UnicodeDecodeError:
-        raise ZooError(f"{path} must be text in UTF-8") from None
-    _check_keys(content, KEYS, str(path))
+    path = find_config(path, "sweep file", "sweep")
+    content = read_config(path)
+    check_keys(content, KEYS, str(path))
     if not isinstance(content.get("axes"), Mapping) or "head" not in content["axes"]:
         raise ZooError(f"{path}: axes must be a mapping with at least the axis head, got {content.get('axes')!r}")
     base = read_options(content.get("base"), f"{path}: base")
@@ -185,23 +169,28 @@ def read_plan(path: str | Path, output: str | Path | None = None) -> Plan:
     seeds = _read_seeds(content.get("seeds", [0]), f"{path}: seeds")
     rules = _read_rules(content.get("overrides"), axes, str(path))
     cells = list(_cells(base, axes, seeds, rules))
-    folder = Path(output or content.get("output") or Path("runs") / path.stem)
+    folder = _read_output(output or content.get("output"), path)
     control = content.get("control")
     if control is not None and str(control) not in axes["head"]:
         raise unknown_name("control", str(control), axes["head"])
     plan = Plan(
-        path, folder, tuple(axes), cells, None if control is None else str(control), _read_search(content, path)
+        path,
+        folder,
+        tuple(axes),
+        cells,
+        None if control is None else str(control),
+        read_search(content.get("search"), f"{path}: search"),
     )
     _check(plan)
     return plan
 
 
-def _check_keys(content: Any, known: tuple[str, ...], where: str) -> None:
-    if not isinstance(content, Mapping):
-        raise ZooError(f"{where} must be a mapping of {', '.join(known)}, got {type(content).__name__}")
-    for key in content:
-        if key not in known:
-            raise ZooError(f"{where}: {unknown_name('key', str(key), known)}")
+def _read_output(given: Any, path: Path) -> Path:
+    if given is None:
+        return Path("runs") / path.stem
+    if not isinstance(given, str | Path) or not str(given).strip():
+        raise ZooError(f"{path}: output must be the path of a folder, got {given!r}")
+    return Path(given)
 
 
 def _read_axis(name: str, values: Any, base: Options, where: str) -> dict[str, Options]:
@@ -235,10 +224,12 @@ def _read_seeds(given: Any, where: str) -> tuple[int, ...]:
 
 def _read_rules(given: Any, axes: Mapping[str, Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
     """Read what differs for some cells: ``when`` names them, by one value or several of any axes."""
+    if given is not None and not isinstance(given, list):
+        raise ZooError(f"{where}: overrides must be a list of mappings of {', '.join(RULE_KEYS)}, got {given!r}")
     rules = []
     for i, rule in enumerate(given or []):
         place = f"{where}: overrides[{i}]"
-        _check_keys(rule, RULE_KEYS, place)
+        check_keys(rule, RULE_KEYS, place)
         if not isinstance(rule.get("when"), Mapping):
             raise ZooError(f"{place}: when must be a mapping of axes to names, got {rule.get('when')!r}")
         when = {str(a): [str(n) for n in (v if isinstance(v, list) else [v])] for a, v in rule["when"].items()}
@@ -270,53 +261,16 @@ def _cells(
             yield Cell(labels, options, own)
 
 
-def _read_search(content: Mapping[str, Any], path: Path) -> Search | None:
-    given, where = content.get("search"), f"{path}: search"
-    if given is None:
-        return None
-    _check_keys(given, SEARCH_KEYS, where)
-    trials, seed, space = given.get("trials", MOST_TRIALS), given.get("seed", 0), given.get("space")
-    if not isinstance(trials, int) or not 1 <= trials <= MOST_TRIALS:
-        raise ZooError(f"{where}.trials must be a whole number from 1 to {MOST_TRIALS}, got {trials!r}")
-    if not isinstance(seed, int) or seed < 0:
-        raise ZooError(f"{where}.seed must be a whole number, got {seed!r}")
-    if not isinstance(space, Mapping) or not space:
-        raise ZooError(f"{where}.space must map options to [smallest, largest], got {space!r}")
-    for option, ends in space.items():
-        numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(e, int | float) for e in ends)
-        if not numbers or not 0 < ends[0] < ends[1]:
-            raise ZooError(f"{where}.space.{option} must be [smallest, largest], both above 0, got {ends!r}")
-        if str(option).startswith("data") or str(option) in ("evaluate", "seed_everything"):
-            raise ZooError(f"{where}.space must hold options of the model or the trainer, got {option!r}")
-    options = read_options(given.get("options"), f"{where}.options")
-    if options.keys() & {"evaluate", "data"}:
-        raise ZooError(f"{where}.options must be options of the model or the trainer, got {sorted(options)}")
-    return Search({str(o): (float(a), float(b)) for o, (a, b) in space.items()}, trials, options, seed)
-
-
 def _check(plan: Plan) -> None:
     """Refuse cells that cannot run or are the same."""
-    from gcpzoo.heads import list_heads
-
     if not plan.cells:
         raise ZooError(f"{plan.path}: the overrides skip every cell")
-    known = list_heads()
     seen: dict[str, str] = {}
     for cell in plan.cells:
-        head, text = get(cell.options, "model.head"), " · ".join(cell.labels.values())
-        if head is not None and not get(cell.options, "model.checkpoint") and head not in known:
-            raise ZooError(f"{plan.path}: {text}: {unknown_name('head', str(head), known)}")
-        if get(cell.options, "data.class_path") is None:
-            raise ZooError(f"{plan.path}: {text}: no data; give an axis data, or data in base")
-        for key in ("output", "resume", "ckpt_path"):
-            if cell.options.get(key) is not None:
-                raise ZooError(f"{plan.path}: {key} is set by the sweep itself: leave it out")
-        if cell.options.get("generations", 1) not in (None, 1):
-            raise ZooError(f"{plan.path}: {text}: a cell is one training: set generations to 1")
-        if plan.search and get(cell.options, "data.init_args.val_on_test"):
-            raise ZooError(f"{plan.path}: {text}: a search must not see the test images: leave out data.val_on_test")
-        if plan.search and cell.options.get("evaluate") is False:
-            raise ZooError(f"{plan.path}: {text}: evaluate must be true, or no figures come of the search")
+        text = " · ".join(cell.labels.values())
+        check_options(cell.options, f"{plan.path}: {text}", searched=plan.search is not None)
+        if plan.search:
+            check_options(trial_in_the_middle(cell, plan.search).options, f"{plan.path}: search: {text}", trial=True)
         key = Run(cell, 0).hash
         if key in seen:
             raise ZooError(f"{plan.path}: {seen[key]} and {text} are the same training: skip one of them by overrides")

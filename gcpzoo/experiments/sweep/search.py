@@ -8,8 +8,9 @@ from typing import Any
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep.options import get
-from gcpzoo.experiments.sweep.plan import Cell, Run, Search
+from gcpzoo.experiments.sweep.plan import Cell, Run
 from gcpzoo.experiments.sweep.process import State
+from gcpzoo.experiments.sweep.space import Search
 
 
 class Searcher:

@@ -1,0 +1,184 @@
+"""``gcpzoo analyze``: what a trained network does, each measurement as a table and a figure."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import load_json, read_text
+
+FORMAT = 1
+OPTIONS = (
+    "data", "root", "only", "control", "images", "val_fraction", "batch_size", "seed", "severities",
+    "extra_corruptions", "output",
+)  # fmt: skip
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's options."""
+    p = subparsers.add_parser(
+        "analyze",
+        help="measure a trained network: spectra, roots, calibration, gradients, loss landscape, robustness",
+        epilog="Each measurement becomes NAME.csv and NAME.svg, all of them index.html. See docs/analysis.md.",
+    )
+    p.add_argument("model", help="as for gcpzoo predict: a name, a folder, a run's folder or .ckpt")
+    p.add_argument("--data", required=True, help="a folder as gcpzoo fit reads it, Digits, or a data set with --root")
+    p.add_argument("--root", metavar="FOLDER", help="folder of a data set that --data names, such as CUB200")
+    p.add_argument("--only", metavar="NAMES", help="measurements, separated by commas (all that apply)")
+    p.add_argument("--control", metavar="MODEL", help="a network to compare with, trained on the same classes")
+    p.add_argument("--images", type=int, metavar="N", help="most images of a split (each measurement's own number)")
+    p.add_argument("--val-fraction", type=float, metavar="F", help="hold out this share of the training images, "
+                   "which the network must not have seen, to fit a temperature on (as the run did)")  # fmt: skip
+    p.add_argument("--batch-size", type=int, default=32, help="images at a time (32)")
+    p.add_argument("--seed", type=int, default=0, help="of everything that is drawn (0)")
+    p.add_argument("--severities", default="1,2,3,4,5", metavar="S", help="of the corruptions (1,2,3,4,5)")
+    p.add_argument("--extra-corruptions", action="store_true", help="measure four that the mean does not count, too")
+    p.add_argument("--output", default="analysis", metavar="DIR", help="folder of the results (analysis)")
+    p.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and write; print which files there are."""
+    from gcpzoo.analysis.kit import analyze, choose
+
+    only = None if args.only is None else [name.strip() for name in args.only.split(",") if name.strip()]
+    if only == []:
+        raise ZooError("--only must name measurements, separated by commas")
+    choose(only)
+    for name, least in (("images", 1), ("batch_size", 1), ("seed", 0)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise ZooError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    severities = _severities(args.severities)
+    subject, about = _subject(args)
+    subject.severities, subject.extra_corruptions = severities, args.extra_corruptions
+    about |= {"severities": severities, "extra_corruptions": args.extra_corruptions}
+    results = analyze(subject, args.output, only, about, tell=lambda name: print(f"{name} …", flush=True))
+    for result in results:
+        if not result.rows:
+            print(f"{result.measurement.name} does not apply to this network or these data")
+    _page(args, subject, results)
+    print(f"written: {args.output}, to be read from index.html")
+
+
+def _severities(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part in ("1", "2", "3", "4", "5") for part in parts) or len(set(parts)) < len(parts):
+        raise ZooError(f"--severities must be different numbers from 1 to 5, separated by commas, got {text!r}")
+    return sorted(map(int, parts))
+
+
+def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Load the networks and their images; say what was loaded."""
+    from gcpzoo import __version__
+    from gcpzoo.analysis.subject import Subject, find_snapshots
+    from gcpzoo.experiments.sweep.process import code_version
+    from gcpzoo.hub.loading import load
+    from gcpzoo.training.run_report import hardware
+
+    model = load(args.model)
+    report = _report(args.model, model)
+    control = load(args.control) if args.control else None
+    if control is not None and control.preprocessing != model.preprocessing:
+        raise ZooError(f"{args.control} must have the preprocessing of {args.model} to be its control: train it alike")
+    data = _data(args, model, report.get("data", {}))
+    subject = Subject(
+        args.model,
+        model,
+        data,
+        control,
+        args.control,
+        seed=args.seed,
+        images=args.images,
+        history=report.get("fit", {}).get("history", []),
+        snapshots=find_snapshots(args.model) if report else [],
+    )
+    about = {
+        "format": FORMAT,
+        "command": _command(args),
+        "models": {
+            name: {"model": source, "sha256": _digest(network), "config": network.config}
+            for (name, network), source in zip(subject.networks(), (args.model, args.control))
+        },
+        "data": data.record(),
+        "seed": args.seed,
+        "images": args.images,
+        "gcpzoo": __version__,
+        "git": code_version(),
+        "hardware": hardware(),
+    }
+    return subject, about
+
+
+def _command(args: argparse.Namespace) -> list[str]:
+    """Write the command with all options that were given."""
+    command = ["gcpzoo", "analyze", args.model]
+    for key in OPTIONS:
+        value = getattr(args, key)
+        if value is not None and value is not False:  # 0 was given
+            command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return command
+
+
+def _report(name: str, model: Any) -> dict[str, Any]:
+    """Read the report of a run's folder; empty for any other model."""
+    from gcpzoo.hub.run_results import run_results
+
+    path = Path(name) / "metrics.json"
+    if not run_results(Path(name) / "checkpoints" / "last.ckpt", model.config):  # refuses a report of another model
+        return {}
+    report: dict[str, Any] = load_json(read_text(path, str(path)), str(path))
+    return report
+
+
+def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any:
+    """Build the data module with the network's preprocessing, and the splits that a run's report names."""
+    import gcpzoo.data
+    from gcpzoo.data import Digits, ImageDataModule, ImageFolder
+
+    kinds = {name: kind for name in gcpzoo.data.__all__ if hasattr(kind := getattr(gcpzoo.data, name), "index")}
+    kinds = {name: kind for name, kind in kinds.items() if kind is not ImageDataModule}
+    if args.data not in kinds and not Path(args.data).is_dir():
+        raise unknown_name("folder or data set", args.data, kinds)
+    kind, root = kinds.get(args.data, ImageFolder), args.root if args.data in kinds else args.data
+    if args.root is not None and (kind is Digits or args.data not in kinds):
+        raise ZooError(f"--root is for a data set that --data names by its class, got {args.data}")
+    if root is None and kind is not Digits:
+        raise ZooError(f"--root must name the folder of {args.data}")
+    own: dict[str, Any] = {"batch_size": args.batch_size, "preprocessing": model.preprocessing, "val_fraction": 0.0}
+    if recorded.get("data") == kind.__name__:  # what the run held out, it was not trained on
+        own |= {key: recorded[key] for key in ("seed", "val_fraction", "test_fraction") if recorded.get(key)}
+    if args.val_fraction is not None:
+        own["val_fraction"] = args.val_fraction
+    if kind is not Digits:
+        own["root"] = root
+    if kind is ImageFolder and model.class_names:
+        own["classes"] = model.class_names
+    return kind(**own)
+
+
+def _digest(model: Any) -> str:
+    """Hash a network's tensors: the same weights give the same, whichever file they come from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _page(args: argparse.Namespace, subject: Any, results: Any) -> None:
+    """Gather the figures in one page."""
+    from gcpzoo.experiments.report.document import Document, Figure, Heading, Text
+
+    names = [name for name, _ in subject.networks()]
+    document = Document([Heading(f"Analysis of {' and '.join(names)}", 1)])
+    document.parts.append(Text(f"Data: {args.data}. Tables: NAME.csv beside this page. Settings: about.json."))
+    for result in results:
+        if result.rows:
+            document.parts += [
+                Heading(result.measurement.name),
+                Figure(result.measurement.name, result.svg, result.measurement.corresponds_to),
+            ]
+    document.write(Path(args.output) / "index.html")

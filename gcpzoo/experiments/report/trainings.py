@@ -1,0 +1,109 @@
+"""Trainings to compare: their figures, and what their networks said of every test image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcpzoo.errors import ZooError
+from gcpzoo.training.predictions import FILE
+
+SPECTRUM = "spectrum.json"
+
+
+@dataclass
+class Training:
+    """One training as results tables have it.
+
+    Attributes:
+        labels: ``data``, ``backbone``, ``head`` and further axes.
+        epochs: figures of each epoch, by their names in ``results.csv``; what is missing there is missing here.
+        about: state, error, hardware and so on, as text.
+        folder: of the training; null where only the table is there.
+
+    >>> run = Training({"head": "gap"}, 0, [{"epoch": 0, "val/top1": 0.5}, {"epoch": 1, "test/top1": 0.25}], {})
+    >>> run.test, run.curve("val/top1")
+    (0.25, [0.5, None])
+    """
+
+    labels: dict[str, str]
+    seed: int
+    epochs: list[dict[str, float]]
+    about: dict[str, str]
+    folder: Path | None = None
+    source: str = ""
+    _predictions: Predictions | None = field(default=None, repr=False)
+
+    @property
+    def test(self) -> float | None:
+        """Top-1 on the test images after the final epoch."""
+        return self.epochs[-1].get("test/top1") if self.epochs else None
+
+    def curve(self, name: str) -> list[float | None]:
+        """Return a figure of every epoch."""
+        return [row.get(name) for row in self.epochs]
+
+    def predictions(self) -> Predictions | None:
+        """Read what the network said of every test image, if the folder has it."""
+        if self._predictions is None and self.folder is not None and (self.folder / FILE).is_file():
+            self._predictions = read_predictions(self.folder / FILE)
+        return self._predictions
+
+    def spectrum(self) -> dict[str, list[float]]:
+        """Read the spectra that the training left, if any."""
+        try:
+            found = json.loads((self.folder / SPECTRUM).read_text(encoding="utf-8")) if self.folder else {}
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers for all test images, in their order.
+
+    >>> Predictions(["a.png"], np.array(["cat"]), np.array(["dog"]), np.array([0.9])).right.tolist()
+    [False]
+    """
+
+    images: list[str]
+    predicted: Any
+    true: Any
+    confidence: Any
+
+    @property
+    def right(self) -> Any:
+        """Which images are classified correctly."""
+        return self.predicted == self.true
+
+    def same_images(self, other: Predictions) -> bool:
+        """Say whether both are about the same images: the same classes, folders and names in the same order."""
+        names = ([Path(image).parts[-2:] for image in p.images] for p in (self, other))
+        return (
+            len(self.true) == len(other.true) and bool((self.true == other.true).all()) and next(names) == next(names)
+        )
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read ``test_predictions.csv``.
+
+    Raises:
+        ZooError: if it is not such a file.
+
+    >>> read_predictions(Path("nowhere.csv"))
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: nowhere.csv cannot be read: ...
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {key: [row[key] for row in rows] for key in ("path", "class", "true_class", "probability")}
+        confidence = np.array(columns["probability"], float)
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise ZooError(f"{path} cannot be read: {error}") from None
+    return Predictions(columns["path"], np.array(columns["class"]), np.array(columns["true_class"]), confidence)
