@@ -33,7 +33,7 @@ from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.paths import replacing
-from gcpzoo.training import ClassificationTask, RunCheckpoints
+from gcpzoo.training import ClassificationTask, RunCheckpoints, TestPredictions
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.options import CONFIG
