@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.report.collect import Predictions, read_predictions
+from gcpzoo.experiments.report.trainings import Predictions, read_predictions
 from gcpzoo.experiments.statistics import Estimate, bootstrap_images
 from gcpzoo.hub.card import markdown
 from gcpzoo.paths import replacing
