@@ -165,16 +165,16 @@ class Batcher(Generic[Item, Answer]):
     def _work(self) -> None:
         while batch := self._next():
             start = time.monotonic()
-            items = [item for item, _ in batch]
-            for (_, future), answer in zip(batch, self._answers(items)):
+            answers = self._answers([item for item, _ in batch])
+            seconds = (time.monotonic() - start) / len(batch)
+            self._seconds = seconds if not self.batches else 0.8 * self._seconds + 0.2 * seconds
+            self.batches += 1
+            self.answered += len(batch)
+            for (_, future), answer in zip(batch, answers):
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-            self.batches += 1
-            self.answered += len(batch)
-            seconds = (time.monotonic() - start) / len(batch)
-            self._seconds = seconds if self.batches == 1 else 0.8 * self._seconds + 0.2 * seconds
 
     def _next(self) -> list[tuple[Item, Future[Answer]]]:
         """Wait for a batch; it is empty after the end."""
