@@ -29,12 +29,13 @@ def start_one_and_stop(port: int, body: bytes) -> tuple[int, Any, Any]:
     until = time.monotonic() + 30
     while True:
         try:
-            begun.request("POST", "/predict?top=1", body)
+            begun.connect()
             break
         except ConnectionRefusedError:
             assert time.monotonic() < until
             time.sleep(0.02)
     try:
+        begun.request("POST", "/predict?top=1", body)
         first = json.loads(begun.getresponse().read())
         begun.putrequest("POST", "/predict?top=1")
         begun.putheader("Content-Length", str(len(body)))
