@@ -1,4 +1,15 @@
 from .images import find_images
+from .page import build_page, opened, serve_page
 from .predictor import Answer, ClassScore, Predictor
+from .viewer import Viewer
 
-__all__ = ["Answer", "ClassScore", "Predictor", "find_images"]
+__all__ = [
+    "Answer",
+    "ClassScore",
+    "Predictor",
+    "Viewer",
+    "build_page",
+    "find_images",
+    "opened",
+    "serve_page",
+]
