@@ -1,3 +1,4 @@
+from .bulk import predict_files
 from .images import find_images
 from .page import build_page, opened, serve_page
 from .predictor import Answer, ClassScore, Predictor
@@ -11,5 +12,6 @@ __all__ = [
     "build_page",
     "find_images",
     "opened",
+    "predict_files",
     "serve_page",
 ]
