@@ -107,9 +107,16 @@ class Tab:
             time.sleep(0.1)
         return value
 
-    def upload(self, selector: str, *paths: Path) -> None:
-        node = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]["objectId"]
-        self.call("DOM.setFileInputFiles", files=[str(path) for path in paths], objectId=node)
+    def choose(self, button: str, *paths: Path) -> None:
+        """Click on what opens the system's dialog of files, and answer the dialog."""
+        self.call("Page.setInterceptFileChooserDialog", enabled=True)
+        before = len(self.events("Page.fileChooserOpened"))
+        self.call("Runtime.evaluate", expression=f"document.querySelector({button!r}).click()", userGesture=True)
+        end = time.monotonic() + 20
+        while len(opened := self.events("Page.fileChooserOpened")) == before:
+            assert time.monotonic() < end, f"no dialog of files from {button}"
+        files = [str(path) for path in paths]
+        self.call("DOM.setFileInputFiles", files=files, backendNodeId=opened[-1]["backendNodeId"])
 
     def press(self, key: str, code: int) -> None:
         text = {"text": "\r"} if key == "Enter" else {}
