@@ -28,6 +28,8 @@ DIGITS = Path(str(files("gcpzoo.serve"))) / "digits"
 DIGITS_MODEL = "resnet18_isqrt.digits"
 SECONDS = 600
 """Age at which files of visitors are deleted."""
+UPLOADS = "GRADIO_TEMP_DIR"
+"""Variable by which gradio knows where to keep files of visitors; it reads it whenever one comes."""
 HOST, PORT = "127.0.0.1", 7860
 
 
@@ -159,7 +161,8 @@ def opened(viewer: Viewer | None = None, host: str = HOST, port: int = PORT) -> 
     """
     port = _port(host, port)
     with tempfile.TemporaryDirectory(prefix="gcpzoo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads go; read whenever one comes
+        before = os.environ.get(UPLOADS)
+        os.environ[UPLOADS] = folder
         page = build_page(viewer)
         import gradio as gr
 
@@ -184,7 +187,9 @@ def opened(viewer: Viewer | None = None, host: str = HOST, port: int = PORT) -> 
             yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         finally:
             page.close(verbose=False)
-            del os.environ["GRADIO_TEMP_DIR"]
+            os.environ.pop(UPLOADS)
+            if before is not None:
+                os.environ[UPLOADS] = before
 
 
 def _port(host: str, port: int) -> int:
