@@ -99,13 +99,12 @@ class Tab:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait(self, script: str, timeout: float = 60) -> Any:
-        """Wait until an expression is true on the page, and give its value."""
+    def wait(self, script: str, timeout: float = 60) -> None:
+        """Wait until an expression is true on the page."""
         end = time.monotonic() + timeout
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < end, f"never true: {script}\n{self.run('document.body.innerText')}"
             time.sleep(0.1)
-        return value
 
     def choose(self, button: str, *paths: Path) -> None:
         """Click on what opens the system's dialog of files, and answer the dialog."""
