@@ -86,7 +86,7 @@ def _bar(score: ClassScore, first: bool) -> str:
 def _maps(e: Explanation) -> str:
     """Show what the network sees, the maps over it, and the pairs of channels that add most."""
     picture = enlarge(e.pixels)
-    figures = [_figure(picture, "what the network sees", "the image after resizing and cropping")]
+    figures = [_figure(picture, "input", "resized", "what the network sees")]
     for name, marks in e.maps.items():
         total = "" if name == "Grad-CAM" else f"{float(marks.sum()):+.2f} in all"
         figures.append(_figure(blend(picture, marks), name, total, f"{name}: what speaks for {e.description}"))

@@ -166,7 +166,7 @@ def opened(viewer: Viewer | None = None, host: str = HOST, port: int = PORT) -> 
         page = build_page(viewer)
         import gradio as gr
 
-        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+        fonts: Any = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         page.launch(
             server_name=host,
             server_port=port,

@@ -94,7 +94,7 @@ class Viewer:
 
     >>> viewer = Viewer()
     >>> viewer.choices[0]
-    ('mobilenet_v2_isqrt.grocery81 (in the package)', 'mobilenet_v2_isqrt.grocery81')
+    ('mobilenet_v2_isqrt.grocery81', 'mobilenet_v2_isqrt.grocery81')
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Viewer:
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Predictor] = OrderedDict()
         self.embeddings = _read(embeddings)
-        first = model or (self.embeddings and self.embeddings.about.get("model"))
+        first = model or (None if self.embeddings is None else self.embeddings.about.get("model"))
         if control is not None and first is None:
             raise ZooError("a control needs the model that it belongs to: give model too")
         self.first = None if first is None else os.fspath(first)
@@ -243,8 +243,7 @@ def _choices(first: str | None) -> Iterator[tuple[str, str]]:
     loadable = [record for record in records.values() if not record.unsupported]
     for record in sorted(loadable, key=lambda r: (r.name != first, r.kind != "embedded", r.name)):
         size = f" of {record.size / 1e6:.0f} MB" if record.size else ""
-        where = "in the package" if record.kind == "embedded" else f"a download{size}"
-        yield f"{record.name} ({where})", record.name
+        yield record.name if record.kind == "embedded" else f"{record.name} (a download{size})", record.name
 
 
 def _id(model: GCPNet, label: int) -> str:
