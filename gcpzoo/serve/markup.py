@@ -85,11 +85,11 @@ def _bar(score: ClassScore, first: bool) -> str:
 
 def _maps(e: Explanation) -> str:
     """Show what the network sees, the maps over it, and the pairs of channels that add most."""
-    picture = enlarge(e.pixels)
-    figures = [_figure(picture, "input", "resized", "what the network sees")]
+    seen = enlarge(e.pixels)
+    figures = [_figure(seen, "input", "resized", "what the network sees")]
     for name, marks in e.maps.items():
         total = "" if name == "Grad-CAM" else f"{float(marks.sum()):+.2f} in all"
-        figures.append(_figure(blend(picture, marks), name, total, f"{name}: what speaks for {e.description}"))
+        figures.append(_figure(blend(seen, marks), name, total, f"{name}: what speaks for {e.description}"))
     shown = [] if e.view is None else e.view.pairs(PAIRS)
     pairs = []
     if e.view is not None and shown:
@@ -97,7 +97,7 @@ def _maps(e: Explanation) -> str:
         scale = max(float(marks.abs().max()) for marks in maps)
         for pair, marks in zip(shown, maps):
             name = f"channels {pair.i} × {pair.j}"
-            pairs.append(_figure(blend(picture, marks, scale), name, f"{pair.contribution:+.3f}"))
+            pairs.append(_figure(blend(seen, marks, scale), name, f"{pair.contribution:+.3f}"))
     why = f"<h3>What speaks for “{_text(e.description)}”</h3>"
     rows = f'<div class="zoo-maps">{"".join(figures)}</div>'
     if pairs:
