@@ -96,8 +96,8 @@ def _maps(e: Explanation) -> str:
         maps = [e.view.pair_map(pair.i, pair.j) for pair in shown]
         scale = max(float(marks.abs().max()) for marks in maps)
         for pair, marks in zip(shown, maps):
-            name = f"channels {pair.i} × {pair.j}"
-            pairs.append(_figure(blend(seen, marks, scale), name, f"{pair.contribution:+.3f}"))
+            name, adds = f"{pair.i} × {pair.j}", f"{pair.contribution:+.3f}"
+            pairs.append(_figure(blend(seen, marks, scale), name, adds, f"where channels {name} add to the logit"))
     why = f"<h3>What speaks for “{_text(e.description)}”</h3>"
     rows = f'<div class="zoo-maps">{"".join(figures)}</div>'
     if pairs:

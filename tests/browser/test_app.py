@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,12 @@ def answer(tab: Tab, name: str) -> str:
     return str(tab.run("document.querySelector('#zoo-answer').innerText"))
 
 
+def keep(tab: Tab, name: str) -> None:
+    """Keep a screenshot, after a fresh answer has faded in."""
+    time.sleep(1.5)
+    tab.screenshot(Path(FOLDER) / f"{name}.png")
+
+
 @pytest.mark.parametrize(("name", "width", "dark"), [("app", 1280, False), ("app-dark", 1280, True)])
 def test_an_uploaded_image_is_answered_beside_the_control(
     browser: Chromium, address: str, name: str, width: int, dark: bool
@@ -88,7 +95,7 @@ def test_an_uploaded_image_is_answered_beside_the_control(
     assert tab.complaints() == []
     background = tab.run("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in background.split("(")[1].strip(")").split(",")[:3]) < 380) == dark
-    tab.screenshot(Path(FOLDER) / f"{name}.png")
+    keep(tab, name)
 
 
 def test_the_page_fits_a_phone(browser: Chromium, address: str) -> None:
@@ -96,7 +103,7 @@ def test_the_page_fits_a_phone(browser: Chromium, address: str) -> None:
     send(tab, DIGITS / "3.png")
     answer(tab, "3.png")
     assert tab.run("document.documentElement.scrollWidth") <= 390
-    tab.screenshot(Path(FOLDER) / "app-phone.png")
+    keep(tab, "app-phone")
 
 
 def test_a_wrong_file_is_a_line_and_the_next_image_is_answered(browser: Chromium, address: str, tmp_path: Path) -> None:
