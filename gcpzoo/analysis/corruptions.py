@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.analysis.style import add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
@@ -165,14 +166,8 @@ def corrupted_accuracy(
 
 
 def _right(model: nn.Module, x: Tensor, labels: Tensor) -> int:
-    modes = {module: module.training for module in model.modules()}
-    weight = next(model.parameters())
-    model.eval()
-    try:
-        return int((model(x.to(weight)).argmax(1).cpu() == labels.cpu()).sum())
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model):
+        return int((model(x.to(next(model.parameters()))).argmax(1).cpu() == labels.cpu()).sum())
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ NOT_THE_TYPE = r"^Parser key \"([\w.]+)\":\s+Expected a (.+)\. Got value: (.*)"
 NONE_OF_THE_TYPES = r"^Parser key \"([\w.]+)\":.*\n *Subtypes: \[(.*?)\]\n.*\n *Given value: (.*)"
 NOT_IMPORTED = r"Importing '([^']+)' is not allowed"
 NO_MAPPING = r"^Unexpected config"
+NO_GROUP = r"^Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)' - "
 
 
 class _AllowImport(argparse.Action):
@@ -119,6 +120,10 @@ def explain(message: str, group: str = "", owner: str | None = None) -> str:
         return f"{group}{found[1]} must be {_type(found[2])}, got {found[3]}"
     if re.search(NO_MAPPING, message):
         return "a config file must be a mapping of model, data, trainer …, got something else or nothing"
+    if found := re.search(NO_GROUP, message, re.DOTALL):
+        name = f"{group}{found[1]}"
+        own = ", ".join(option.removeprefix(f"{name}.") for option in options() if option.startswith(f"{name}."))
+        return f"{name} must be a mapping{own and f' of {own}'}, or a YAML file of one, got {found[2]}"
     text = " ".join(message.split())[:500]
     return f"{group.rstrip('.')}: {owner}: {text}" if owner else text
 

@@ -48,7 +48,8 @@ def train(argv: Sequence[str]) -> int:
     """
     for message in KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
     try:
         with untrusted_configs(allowed_packages(argv)):

@@ -102,6 +102,8 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand != "fit" and "generations" in self.typed:
+            raise ZooError(f"--generations belongs to 'gcpzoo fit', got it with {self.subcommand}: leave it out")
         if self.subcommand == "fit" and config.generations != 1:
             if self.ckpt_path:
                 raise ZooError("--ckpt_path belongs to one training: leave it out, or --generations")
@@ -214,10 +216,6 @@ class ZooCLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
         classes, trained = self.datamodule.num_classes, self.model.trained_classes
         if self.run_checkpoint:
             if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
@@ -242,13 +240,29 @@ class ZooCLI(LightningCLI):
             rule = self.datamodule.preprocessing
             self.datamodule.preprocessing = dataclasses.replace(rule, mean=own.mean, std=own.std)
 
+    def _make_output(self, split: str | None) -> None:
+        """Make the folder of the results, once the images that they need are found: what is refused leaves nothing."""
+        if split and isinstance(self.datamodule, ImageDataModule):
+            self.datamodule.samples(split)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
+
+    def before_validate(self) -> None:
+        self._make_output("val")
+
+    def before_test(self) -> None:
+        self._make_output("test")
+
+    before_predict = before_test
+
     def before_fit(self) -> None:
         if not self.trained:
             self.model.distillation.load(self.datamodule)  # one that cannot teach is an error now, not after the checks
+        self._make_output("test" if self.config[self.subcommand].evaluate else None)
         if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
             return
-        if self.config[self.subcommand].evaluate:
-            self.datamodule.samples("test")  # a missing test split is an error now, not after the training
         counts = ", ".join(f"{n:,} {split}" for split, n in self.datamodule.record()["images"].items())
         size = sum(p.numel() for p in self.model.model.parameters()) / 1e6
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")

@@ -16,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.data import ImageFolder
 from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.folder import list_classes, scan, split_places
 from gcpzoo.data.loading import EpochSampler, Images, load
 from gcpzoo.data.scan import root_folder
 from gcpzoo.errors import ZooError
+from gcpzoo.models.fingerprint import add_tensors
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import cache, replacing
@@ -145,20 +147,19 @@ def extract(
 def _compute(
     model: GCPNet, rule: Preprocessing, loader: Any, device: str, advance: Callable[[int], None]
 ) -> tuple[Any, Any]:
-    modes = {module: module.training for module in model.modules()}
     place = next(model.parameters()).device
     vectors, labels = [], []
     try:
-        model.eval().to(device)
-        for pixels, label in loader:
-            images: Tensor = rule.normalize(pixels.to(device))
-            vectors.append(model.forward_head(model.forward_features(images), pre_logits=True).float().cpu().numpy())
-            labels.append(label.numpy())
-            advance(sum(map(len, labels)))
+        model.to(device)
+        with evaluating(model):
+            for pixels, label in loader:
+                images: Tensor = rule.normalize(pixels.to(device))
+                vector = model.forward_head(model.forward_features(images), pre_logits=True)
+                vectors.append(vector.float().cpu().numpy())
+                labels.append(label.numpy())
+                advance(sum(map(len, labels)))
     finally:
         model.to(place)
-        for module, training in modes.items():
-            module.training = training
     return np.concatenate(vectors), np.concatenate(labels).astype(np.int64)
 
 
@@ -179,10 +180,8 @@ def _key(model: GCPNet, rule: Preprocessing, samples: Sequence[tuple[Any, int]])
         digest.update(json.dumps(values, default=str).encode() + b"\n")
 
     add(FORMAT, model.config, rule.to_dict(), torch.__version__)
-    for name, value in model.state_dict().items():
-        if not name.startswith(("classifier.", "first_classifier.")):
-            add(name, list(value.shape), str(value.dtype))
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    classifiers = ("classifier.", "first_classifier.")
+    add_tensors(digest, {n: t for n, t in model.state_dict().items() if not n.startswith(classifiers)})
     for image, label in samples:
         if isinstance(image, Tensor):
             add(list(image.shape), label)
