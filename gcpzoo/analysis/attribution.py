@@ -50,8 +50,8 @@ class SecondOrderView:
     >>> from gcpzoo.models import create_model
     >>> model = create_model("resnet18", "isqrt", 3, dim=4, until="layer1")
     >>> view = second_order(model, torch.rand(3, 32, 32), 0)
-    >>> view.map.shape, len(view.pairs(2)), view.pair_map(0, 1).shape
-    (torch.Size([8, 8]), 2, torch.Size([8, 8]))
+    >>> view.map.shape, view.contributions.shape, view.pair_map(0, 1).shape
+    (torch.Size([8, 8]), torch.Size([4, 4]), torch.Size([8, 8]))
     """
 
     logit: float

@@ -19,7 +19,8 @@ from torch import Tensor
 import gcpzoo
 from gcpzoo.analysis import fit_temperature
 from gcpzoo.data import Digits
-from gcpzoo.training.generations import figures
+from gcpzoo.errors import ZooError
+from gcpzoo.training.generations import check_teachers, evaluate_generations, figures
 
 Cli = Callable[..., tuple[int, str, str]]
 DIGITS = [
@@ -138,6 +139,17 @@ def test_a_further_generation_joins_finished_ones(born: Path, cli: Cli, tmp_path
     assert out.count("nothing to do") == 3
     names = [row["name"] for row in read(tmp_path / "born/generations.json")["evaluations"]]
     assert names == ["generation-1", "generation-2", "generation-3", "generation-4", "ensemble"]
+
+
+def test_a_finished_generation_that_another_network_taught_is_not_evaluated(born: Path, tmp_path: Path) -> None:
+    shutil.copytree(born, tmp_path / "born")
+    shutil.copytree(born / "generation-2", tmp_path / "born/generation-1", dirs_exist_ok=True)
+    runs = [tmp_path / f"born/generation-{i}" for i in (1, 2, 3)]
+    with pytest.raises(ZooError, match=r"generation-2 did not learn from \S+-1 as it is now:.*bring its own"):
+        evaluate_generations(runs, Digits(image_size=16, val_fraction=0.1))
+    (runs[1] / "metrics.json").unlink()
+    with pytest.raises(ZooError, match=r"generation-2/metrics\.json names no teacher"):
+        check_teachers(runs)
 
 
 @pytest.mark.parametrize(
