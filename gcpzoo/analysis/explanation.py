@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from gcpzoo.analysis.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
 from gcpzoo.analysis.spectrum import evaluating
-from gcpzoo.analysis.style import LIGHT, explain_below, new_figure, plain, write_png
+from gcpzoo.analysis.style import LIGHT, brief, explain_below, new_figure, write_png
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -180,9 +179,9 @@ def draw_explanation(explanation: Explanation, path: Path, pairs: int = 3) -> No
         for axis, pair in zip(axes[columns + 1 :], shown):
             _overlay(axis, pixels, e.view.pair_map(pair.i, pair.j), scale)
             axis.set_title(f"channels {pair.i} × {pair.j}", fontsize=9)
-    title = f"{shorten(plain(e.description), 60)}: {100 * e.probability:.1f} %"
+    title = f"{brief(e.description, 60)}: {100 * e.probability:.1f} %"
     if e.likeliest[0] != e.description:
-        title += f"   (likeliest: {shorten(plain(e.likeliest[0]), 40)}, {100 * e.likeliest[1]:.1f} %)"
+        title += f"   (likeliest: {brief(e.likeliest[0], 40)}, {100 * e.likeliest[1]:.1f} %)"
     figure.suptitle(title, fontsize=11)
     colors = "Orange speaks for the class, blue against it. "
     explain_below(figure, colors + " ".join(MEANINGS[name] for name in e.maps))

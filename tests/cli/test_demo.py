@@ -29,7 +29,11 @@ class Commands:
             folder = Path(arguments[arguments.index("--output") + 1])
             folder.mkdir()
             test = {"top1": self.top1, "top5": 0.9, "per_class": 0.7, "loss": 0.5}
-            report = {"fit": {"history": HISTORY, "seconds": 3.0}, "test": test, "parameters": 1000}
+            report = {
+                "fit": {"history": HISTORY, "seconds": 3.0, "loss": "cross-entropy"},
+                "test": test,
+                "parameters": 1000,
+            }
             (folder / "metrics.json").write_text(json.dumps(report))
             (folder / "spectrum.json").write_text(json.dumps({"covariance": [1.0, 0.1]}))
             (folder / "confusion_matrix.png").write_bytes(b"png")
