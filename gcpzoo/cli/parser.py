@@ -51,7 +51,7 @@ NOT_THE_TYPE = r"^Parser key \"([\w.]+)\":\s+Expected a (.+)\. Got value: (.*)"
 NONE_OF_THE_TYPES = r"^Parser key \"([\w.]+)\":.*\n *Subtypes: \[(.*?)\]\n.*\n *Given value: (.*)"
 NOT_IMPORTED = r"Importing '([^']+)' is not allowed"
 NO_MAPPING = r"^Unexpected config"
-NO_GROUP = r"^Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)' - "
+NO_GROUP = r"^Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)'"
 
 
 class _AllowImport(argparse.Action):
