@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy.stats import binomtest
 from torch import Tensor
 
 from gcpzoo.analysis.confusions import worst_confusions
+from gcpzoo.analysis.figures import draw_spectrum
 from gcpzoo.analysis.style import TEXT, brief, explain_below, label_lines, new_figure, plain, series, write_png
 
 PLAIN_LOSS = "cross-entropy"
 NUMBERED = 20
 """Most classes of a confusion matrix whose cells are large enough for numbers."""
-LEAST_SHOWN = 1e-6
-"""Eigenvalues below this share of the largest are rounding errors of float32 features, or zero."""
 TRAINING = "Training: mean over the epoch while the weights change, on augmented images."
 VALIDATION = " Validation: after the epoch, on unchanged images."
 SPECTRA = (
@@ -205,7 +203,7 @@ def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], pa
 
 
 def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw spectra into an axis of matplotlib, down to :data:`LEAST_SHOWN`, and name their effective ranks.
+    """Draw spectra into an axis of matplotlib, one after the other, and name their effective ranks.
 
     >>> _, (axis,) = new_figure(3, 2)
     >>> draw_spectra(axis, {"isqrt": {"covariance": [1.0, 1.0, 0.0]}})
@@ -215,15 +213,7 @@ def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
     for k, (name, values) in enumerate(spectra.items()):
         for kind, style in (("covariance", "--"), ("normalized", "-")):
             if kind in values:
-                w = np.asarray(values[kind], float)
-                p = w[w > 0] / w[w > 0].sum()
-                rank = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
-                shown = w[w > LEAST_SHOWN]
-                label = f"{plain(name)}, {kind}: effective rank {rank:.1f} of {len(w)}"
-                every = max(1, len(shown) // 12)
-                look = {**series(k), "linestyle": style}
-                axis.semilogy(np.arange(1, len(shown) + 1), shown, label=label, markersize=4, markevery=every, **look)
+                draw_spectrum(axis, values[kind], f"{name}, {kind}", **{**series(k), "linestyle": style})
     axis.set(xlabel="number of the eigenvalue, from the largest", ylabel="eigenvalue, share of the largest")
-    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(color=TEXT, alpha=0.12)
     axis.legend(frameon=False, fontsize=8, loc="lower left")
