@@ -106,6 +106,11 @@ def _draw_conditioning(rows: Sequence[Mapping[str, Any]]) -> Any:
         if all(row["epoch"] is None for row in rows):
             _draw_bars(axis, {plain(f"{name}, {matrix}"): points[0][1] for (name, matrix, _), points in curves.items()})
             axis.set(xlabel=label)
+            if key == "condition_nonzero":
+                axis.set_xscale("log")
+                axis.set_xlim(left=1)  # of the identity
+            else:
+                axis.set_yticklabels([])
             continue
         for i, ((name, matrix, source), points) in enumerate(curves.items()):
             points.sort()
