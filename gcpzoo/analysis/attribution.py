@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gcpzoo.analysis.covariance_gradient import is_of_covariance, matrix_gradient
-from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.covariance import centered
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.surgery import evaluating
 
 
 @dataclass(frozen=True)

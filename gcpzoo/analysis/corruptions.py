@@ -20,12 +20,12 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.analysis.style import add_legend, new_figure, plain, series
 from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.surgery import evaluating
 
 STANDARD = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcpzoo.analysis.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
-from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.analysis.style import LIGHT, brief, explain_below, new_figure, write_png
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.surgery import evaluating
 
 METHODS = ("grad_cam", "second_order")
 FOR, AGAINST = LIGHT[1], LIGHT[0]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.models.surgery import evaluating
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Preprocessed images ``(B, 3, H, W)`` and labels ``(B,)``."""

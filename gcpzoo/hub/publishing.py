@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from gcpzoo.hub.loading import load_stored
 from gcpzoo.hub.records import Record, describe, with_about
 from gcpzoo.hub.run_results import run_results
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.paths import run_file
 
 MAIN = "main"
 
@@ -122,7 +125,7 @@ def publish(
     existing card the text and the metadata that people added are kept, and what was generated is written anew.
 
     Args:
-        source: a zoo name, a folder, a run's ``.ckpt`` (its averaged weights if it has them), or a model.
+        source: a zoo name, a folder, a run's folder or ``.ckpt`` (its averaged weights if it has them), or a model.
         repo: ``owner/name``; created if missing.
         private: create it as a private repository.
         tag: also tag the commit, e.g. ``v1.0``; a tag of another commit is refused before anything is sent.
@@ -147,6 +150,8 @@ def publish(
     target = Target(repo, private, branch, create_pr, message, tag, collection)
     _check_metadata(licence, datasets, base_model)
     model, record, weights, training = _prepare(source, licence, about or {})
+    if base_model is None and (base := re.match(r"trained from hf-hub:([\w.-]+/[\w.-]+)", record.provenance)):
+        base_model = base[1]
     with tempfile.TemporaryDirectory() as folder:
         files, digest = _write(Path(folder), model, record, weights, training)
         if record.kind != "authors":  # its hash is the one of the authors' file
@@ -177,7 +182,7 @@ def _prepare(
         model = source
     else:
         model, weights = load_stored(source)
-        if (path := Path(source)).suffix == ".ckpt":
+        if (path := run_file(source) or Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
             about = {**run_results(path, model.config), **about}
     known: Record | None = model.record if isinstance(model.record, Record) else None
@@ -185,10 +190,22 @@ def _prepare(
         raise ZooError(f"{known.name} may not be published: its authors state no licence, so nobody else may share it")
     if known is None:
         known = describe({"model": model.config, "class_names": model.class_names}, "model", {})
+    if licence is not None:
+        _warn_of_licence(known, licence)
     if {"metrics", "measured_by"} & set(about):  # figures that the zoo does not vouch for
         known = dataclasses.replace(known, name="model", source={})
     record = with_about(known, {**about, **({"licence": licence} if licence else {})}, "publish")
     return model, record, weights, training
+
+
+def _warn_of_licence(known: Record, licence: str) -> None:
+    """Warn where a model is published under another licence than that of the model it was trained from."""
+    before = known.licence
+    if before not in ("", "unknown") and licence_id(before) != licence_id(licence):
+        whose = f"the model was {known.provenance}, whose licence is" if known.provenance else "its own licence is"
+        warnings.warn(
+            f"{whose} {before!r}, and --licence says {licence!r}: make sure that the first allows it", stacklevel=2
+        )
 
 
 def _write(

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from gcpzoo.models.gcpnet import GCPNet
 
 
-def fingerprint(model: GCPNet) -> str:
-    """Compute the SHA-256 of what decides a network's answers: configuration, preprocessing and tensors.
+def fingerprint(model: GCPNet, classifier: bool = True) -> str:
+    """Compute the SHA-256 of what decides a network's answers: configuration, preprocessing, classes and tensors.
+
+    Args:
+        model: the network.
+        classifier: whether the classifier and its classes count; without them it is that of the vectors before it.
 
     >>> from gcpzoo.models import create_model
-    >>> model = create_model("resnet18", "gap", 2, until="layer1")
-    >>> before = fingerprint(model)
-    >>> _ = model.classifier.bias.data.add_(1)
-    >>> len(before), fingerprint(model) == before
-    (64, False)
+    >>> model = create_model("resnet18", "gap", 3, until="layer1")
+    >>> before, whole = fingerprint(model, classifier=False), fingerprint(model)
+    >>> model.reset_classifier(3)
+    >>> before == fingerprint(model, classifier=False), whole == fingerprint(model), len(before)
+    (True, False, 64)
     """
-    preprocessing = model.preprocessing.to_dict() if model.preprocessing else None
-    digest = hashlib.sha256(json.dumps([model.config, preprocessing], sort_keys=True, default=str).encode())
-    add_tensors(digest, model.state_dict())
+    config = {key: value for key, value in model.config.items() if classifier or key != "num_classes"}
+    about = [config, model.preprocessing.to_dict() if model.preprocessing else None]
+    if classifier:
+        about += [model.class_names, model.class_descriptions]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if classifier or not name.startswith(("classifier.", "first_classifier.")):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def add_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Add names, dtypes, shapes and values of tensors to one of hashlib's digests, by name.
-
-    >>> digest = hashlib.sha256()
-    >>> add_tensors(digest, {"weight": torch.zeros(2)})
-    >>> digest.hexdigest() == hashlib.sha256(b"weight torch.float32 (2,)" + bytes(8)).hexdigest()
-    True
-    """
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
