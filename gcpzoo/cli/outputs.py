@@ -78,6 +78,22 @@ def holds_training(folder: Path) -> bool:
         return False
 
 
+def make_output(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        ZooError: if it cannot be made.
+
+    >>> make_output(Path("/proc/run"))
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: the output folder '/proc/run' cannot be made: ...
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"the output folder {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
 def set_former_log_aside(folder: Path) -> None:
     """Rename the ``metrics.csv`` of an interrupted run, which CSVLogger would delete.
 

@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import pkgutil
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning import Trainer
@@ -171,3 +172,13 @@ def options() -> list[str]:
 def _arguments(kind: Any) -> list[str]:
     parameters = inspect.signature(kind).parameters.values()
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def typed_options(argv: Sequence[str]) -> set[str]:
+    """Return the options typed on a command line, with every group that holds them.
+
+    >>> sorted(typed_options(["fit", "--model.head_args.iterations", "3", "--output=x"]))
+    ['model', 'model.head_args', 'model.head_args.iterations', 'output']
+    """
+    keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
+    return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
