@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 
@@ -15,7 +16,8 @@ def fingerprint(model: GCPNet, classifier: bool = True) -> str:
 
     Args:
         model: the network.
-        classifier: whether the classifier and its classes count; without them it is that of the vectors before it.
+        classifier: whether the classifier, its classes and the preprocessing count; without them it is that of the
+            vectors that the classifier sees of given pixels.
 
     >>> from gcpzoo.models import create_model
     >>> model = create_model("resnet18", "gap", 3, until="layer1")
@@ -25,9 +27,10 @@ def fingerprint(model: GCPNet, classifier: bool = True) -> str:
     (True, False, 64)
     """
     config = {key: value for key, value in model.config.items() if classifier or key != "num_classes"}
-    about = [config, model.preprocessing.to_dict() if model.preprocessing else None]
+    about: list[Any] = [config]
     if classifier:
-        about += [model.class_names, model.class_descriptions]
+        preprocessing = model.preprocessing.to_dict() if model.preprocessing else None
+        about += [preprocessing, model.class_names, model.class_descriptions]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if classifier or not name.startswith(("classifier.", "first_classifier.")):
