@@ -199,8 +199,8 @@ def blend(pixels: np.ndarray, marks: Tensor, scale: float | None = None) -> np.n
     Returns:
         uint8 ``(H, W, 3)``.
 
-    >>> blend(np.zeros((2, 2, 3), np.uint8), torch.tensor([[0.0]]))[0, 0].tolist()
-    [89, 89, 89]
+    >>> blend(np.zeros((1, 3, 3), np.uint8), torch.tensor([[1.0, 0.0, -1.0]]))[0].tolist()
+    [[171, 77, 18], [89, 89, 89], [18, 109, 160]]
     """
     from matplotlib.colors import to_rgb
 
