@@ -18,6 +18,7 @@ from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.records import get_record, list_models
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.serve.predictor import ClassScore, Predictor
 
@@ -207,7 +208,6 @@ class Viewer:
         """Find the nearest images among the embeddings, or say why there are none."""
         if self.embeddings is None:
             return [], None
-        from gcpzoo.analysis.over_images import fingerprint
         from gcpzoo.analysis.retrieval import embed_queries, nearest
 
         found, network = self.embeddings, self._predictor(name).model
