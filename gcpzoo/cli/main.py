@@ -45,6 +45,7 @@ COMMANDS = (
     "explain",
     "export",
     "serve",
+    "app",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {

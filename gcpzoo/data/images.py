@@ -77,7 +77,7 @@ class ImageTooLargeError(ImageError):
     """An image has more pixels than allowed."""
 
 
-def open_image(source: IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
+def open_image(source: IO[bytes], formats: list[str] | None = None) -> Image.Image:
     """Read the head of an image file with Pillow and refuse a decompression bomb, before a pixel is decoded.
 
     Pillow itself only warns up to twice ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -159,7 +159,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"cannot read image {name}: {_reason(error)}") from None
 
 
-def _read(file: IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
+def _read(file: IO[bytes], formats: list[str] | None = None) -> Image.Image:
     with open_image(file, formats) as image:
         image.load()
         return to_rgb(image)

@@ -65,7 +65,7 @@ class ToRGB(nn.Module):
         return image if image.shape[-3] == 3 else image.expand(*image.shape[:-3], 3, *image.shape[-2:])
 
 
-class Resize(v2.Resize):
+class Resize(v2.Resize):  # type: ignore[misc]  # torchvision is untyped
     """torchvision's, which refuses an image that is so thin that its longer side would fill the memory.
 
     Raises:
