@@ -7,7 +7,7 @@
 # make browser  open a report in headless Chromium, without a network; skipped where there is none
 # make notebooks  run the notebooks of examples/ on the digits, a few minutes
 # make outputs  run the commands that pages of docs/ show, and paste what they print
-# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/heads.md, configs/paper
+# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/evidence.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -65,7 +65,7 @@ outputs: $(READY)
 
 docs: $(READY)
 	$(BIN)/gcpzoo card
-	$(BIN)/python docs/make_results.py
+	$(BIN)/python docs/make_evidence.py
 	$(BIN)/python docs/make_heads.py
 	$(BIN)/python docs/make_configs.py
 

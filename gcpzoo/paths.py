@@ -16,6 +16,8 @@ from gcpzoo.errors import ZooError
 
 TEMPORARY = ".writing-"
 """Start of the names of files that are not whole yet; they stand beside what they will become."""
+RUN_FILES = ("best.ckpt", "last.ckpt")
+"""The model of a run's folder: the best epoch where the run kept it, else the final one."""
 TOGETHER = ".written"
 """Folder of files that are whole and count already, on their way to the folder that it is in."""
 
@@ -45,6 +47,23 @@ def cache() -> Path:
     if given := os.environ.get("GCPZOO_CACHE"):
         return Path(given).expanduser()
     return platformdirs.user_cache_path("gcpzoo", appauthor=False)
+
+
+def run_file(folder: str | os.PathLike[str]) -> Path | None:
+    """Find the checkpoint that stands for a run's folder; ``None`` if this is no folder of a run.
+
+    Raises:
+        ZooError: if the folder holds generations, each a run of its own.
+
+    >>> run_file("/nowhere") is None
+    True
+    """
+    folder = Path(folder).expanduser()
+    found = next((p for name in RUN_FILES if (p := folder / "checkpoints" / name).is_file()), None)
+    if found is None and (folder / "generation-1").is_dir():
+        last = max((p for p in folder.glob("generation-*")), key=lambda p: (len(p.name), p.name))
+        raise ZooError(f"{str(folder)!r} holds generations, each a model: give one of them, e.g. {last}")
+    return found
 
 
 @contextmanager

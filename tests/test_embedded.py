@@ -31,7 +31,7 @@ def test_it_loads_ready_to_use_with_its_control_beside_it(name: str) -> None:
     )
     assert {**ours, **theirs} == ours  # an argument that a head got later has its default
     assert len(model.class_names) == model.num_classes
-    assert record.control["head"] == "gap"
+    assert record.config["head"] == "gap" or record.control["head"] == "gap"
     side = model.preprocessing.crop or model.preprocessing.resize[0]
     x = model.transform(torch.zeros(3, side, side, dtype=torch.uint8))[None]
     assert model(x).isfinite().all()

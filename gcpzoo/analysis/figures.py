@@ -193,3 +193,31 @@ def confusions(shares: Mapping[str, Any], class_names: Sequence[str]) -> Any:
     bar.ax.yaxis.label.set_color(TEXT)
     bar.ax.tick_params(colors=TEXT)
     return figure
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]], order: Mapping[str, int]
+) -> Any:
+    """Draw accuracy against the number of training images on a logarithmic axis, with intervals; a panel a title.
+
+    Args:
+        panels: title → name → for each number of images a class: the number, and the mean, low and high end in %.
+        order: name → number of the series.
+
+    >>> figure = learning_curves({"trained": {"gap": [(1, 50.0, 45.0, 55.0), (5, 80.0, 78.0, 82.0)]}}, {"gap": 0})
+    >>> figure.axes[0].get_title(), figure.axes[0].get_xlabel()
+    ('trained', 'training images a class')
+    """
+    figure, axes = new_figure(4.75 * len(panels), 3.6, len(panels))
+    for axis, (title, heads) in zip(axes, panels.items()):
+        for name, rows in heads.items():
+            look = series(order[name])
+            count, mean, low, high = (np.array(column, float) for column in zip(*rows))
+            axis.plot(count, mean, label=plain(name), markersize=4, **look)
+            axis.fill_between(count, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            axis.set_xscale("log")
+            axis.set_xticks(count, [f"{c:g}" for c in count])
+            axis.minorticks_off()
+        axis.set(xlabel="training images a class", ylabel="top-1 on test images (%)", title=plain(title))
+        add_legend(axis, loc="lower right")
+    return figure

@@ -1,4 +1,4 @@
-"""Plots of runs as PNG: training curves, confusions, spectra, and the comparison of heads."""
+"""Plots of runs as PNG: training curves, confusions, spectra."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 from torch import Tensor
 
 from gcpzoo.analysis.confusions import worst_confusions
@@ -144,46 +143,6 @@ def _draw_worst(axis: Any, counts: Tensor, names: Sequence[str], most: int) -> N
         xlabel="images", ylim=(max(len(found), 8) - 0.4, -0.6), xlim=(0, 1.2 * max([c.count for c in found] + [1]))
     )
     axis.xaxis.get_major_locator().set_params(integer=True)
-
-
-def comparison(reports: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Draw the final test accuracy for each data set and head, and the spectra of the first data set.
-
-    Args:
-        reports: data set → head → the content of ``metrics.json`` with the entry ``spectrum``.
-        path: the PNG to write.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "comparison.png"
-    >>> report = {"test": {"top1": 0.9, "images": 50}, "spectrum": {"covariance": [1.0, 0.1]}}
-    >>> comparison({"digits": {"isqrt": report}}, path)
-    >>> path.is_file()
-    True
-    """
-    figure, (left, right) = new_figure(12, 1.9 + 1.0 * max(len(reports), 2), 2)
-    heads = list(dict.fromkeys(h for runs in reports.values() for h in runs))
-    step = 0.6 / max(len(heads), 1)
-    for i, runs in enumerate(reports.values()):
-        for k, head in enumerate(heads):
-            if head in runs:
-                test, y, look = runs[head]["test"], i + (k - (len(heads) - 1) / 2) * step, series(k)
-                interval = binomtest(round(test["top1"] * test["images"]), test["images"]).proportion_ci(0.95, "wilson")
-                left.plot(
-                    [100 * interval.low, 100 * interval.high], [y, y], color=look["color"], linewidth=2, alpha=0.5
-                )
-                left.plot(100 * test["top1"], y, look["marker"], color=look["color"], markersize=8)
-                text = f"{plain(head)} {100 * test['top1']:.2f}"
-                place = {"xytext": (0, -11), "textcoords": "offset points", "ha": "center", "va": "center"}
-                left.annotate(text, (100 * test["top1"], y), fontsize=8, color=look["color"], **place)
-    left.set_yticks(range(len(reports)), [plain(name) for name in reports])
-    left.set(xlabel="top-1 accuracy (%), final epoch", ylim=(len(reports) - 0.4, -0.55))
-    left.grid(axis="x", color=TEXT, alpha=0.12)
-    left.set_title("accuracy, with the 95 % interval over test images", fontsize=10)
-    name, runs = next(iter(reports.items()))
-    draw_spectra(right, {head: r["spectrum"] for head, r in runs.items()})
-    right.set_title(f"eigenvalues of one image's matrix, {plain(name)}", fontsize=10)
-    explain_below(figure, SPECTRA)
-    write_png(figure, path)
 
 
 def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:

@@ -18,9 +18,7 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "explain",
         help="mark what speaks for a class in images: Grad-CAM, and the covariance's pairs of channels",
-        epilog="examples: gcpzoo explain --model resnet18_isqrt.cub50 bird.jpg --output explained; "
-        "gcpzoo explain --model runs/birds/checkpoints/last.ckpt folder --output explained --class 'Gray Catbird' "
-        "--method second_order. docs/explain.md says what each map means.",
+        epilog="docs/explain.md says what each map means.",
     )
     p.add_argument("images", nargs="+", help="image files or folders")
     p.add_argument("--model", required=True, help="a model of the zoo, hf-hub:owner/repo, a folder, or a run's .ckpt")

@@ -14,11 +14,7 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "export",
         help="write a model as ONNX or torch.export: weights, preprocessing and labels in one file",
-        epilog="examples:\n"
-        "  gcpzoo export --model resnet18_isqrt.cub50 --format onnx --output birds.onnx\n"
-        "  gcpzoo export --model runs/mine --format onnx --output mine.onnx --int8 --calibration train --check test\n"
-        "Nothing is written unless the file gives the model's answers. See docs/export.md.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Nothing is written unless the file gives the model's answers. See docs/export.md.",
     )
     p.add_argument("--model", required=True, help="as for gcpzoo predict: a name, a folder, or a run's .ckpt")
     p.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="(onnx)")

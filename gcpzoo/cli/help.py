@@ -30,6 +30,10 @@ EXAMPLES = {
     "check-data": ("gcpzoo check-data FOLDER", "gcpzoo check-data FOLDER --json"),
     "convert": ("gcpzoo convert FILE.pth.tar --source fast_mpn_cov --arch mpncovresnet50 --output FOLDER",),
     "demo": ("gcpzoo demo", "gcpzoo demo --data FOLDER --epochs 2"),
+    "embed": (
+        "gcpzoo embed --model resnet18_isqrt.cub50 FOLDER --output emb.npz",
+        "gcpzoo embed --model runs/mine FOLDER --output emb.npz --before-root --whiten 128",
+    ),
     "explain": ("gcpzoo explain --model resnet18_isqrt.cub50 IMAGE.jpg --output explained",),
     "export": (
         "gcpzoo export --model resnet18_isqrt.cub50 --format onnx --output birds.onnx",
@@ -46,9 +50,11 @@ EXAMPLES = {
         "gcpzoo list --head dropcov --max-size 100",
         "gcpzoo list --heads",
     ),
+    "neighbors": ("gcpzoo neighbors emb.npz IMAGE.jpg", "gcpzoo neighbors emb.npz --evaluate"),
     "predict": (
         "gcpzoo predict --model resnet18_isqrt.cub50 IMAGE.jpg",
-        "gcpzoo predict --model runs/mine FOLDER --top 1 --json",
+        "gcpzoo predict --model runs/mine FOLDER --output out.csv --top 1",
+        "gcpzoo predict --model runs/mine --data ImageFolder --data.root FOLDER",
     ),
     "probe": (
         "gcpzoo probe --model resnet18_isqrt.digits --data Digits --protocol knn",

@@ -26,6 +26,8 @@ COMMANDS = (
     "list",
     "info",
     "predict",
+    "embed",
+    "neighbors",
     "demo",
     "publish",
     "convert",

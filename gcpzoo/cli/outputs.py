@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import torch
 
+from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.errors import ZooError
 from gcpzoo.training import RunReport
-from gcpzoo.training.predictions import write_table
 
 OUTPUT = "GCPZOO_OUTPUT"
 """Environment variable by which the processes of one run share its folder."""
@@ -21,7 +22,8 @@ def output_folder(config: Any, subcommand: str) -> Path:
     """Choose the run's folder: ``--output``, else that of the checkpoint, else a new ``runs/BACKBONE_HEAD[-2…]``.
 
     Raises:
-        ZooError: if a new training would write into the folder of another run, or an evaluation into a training's.
+        ZooError: if a new training would write into the folder of another run, or an evaluation into a training's
+            without ``--overwrite``.
 
     >>> from jsonargparse import Namespace
     >>> output_folder(Namespace(output=None, ckpt_path="runs/cub/checkpoints/last.ckpt", model=Namespace()), "fit")
@@ -31,6 +33,8 @@ def output_folder(config: Any, subcommand: str) -> Path:
         return Path(os.environ[OUTPUT])
     if config.get("output"):
         folder = Path(config.output)
+        if folder.suffix.lower() == ".csv":
+            raise ZooError(f"output must be a folder, got {config.output!r}: predictions.csv and the rest go into it")
         holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
         several, holds_generations = config.get("generations", 1) != 1, (folder / "generation-1").is_dir()
         if subcommand == "fit" and several and holds_run:
@@ -41,8 +45,11 @@ def output_folder(config: Any, subcommand: str) -> Path:
             )
         if subcommand == "fit" and holds_run and not (config.get("ckpt_path") or config.get("resume")):
             raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
-        if subcommand != "fit" and ((folder / "checkpoints").is_dir() or holds_generations):
-            raise ZooError(f"{str(folder)!r} holds a training, whose results stay as they are: give another --output")
+        if subcommand != "fit" and not config.get("overwrite") and (holds_generations or holds_training(folder)):
+            raise ZooError(
+                f"{str(folder)!r} holds a training, whose results stay as they are: give another --output, or "
+                "--overwrite to replace them"
+            )
         return folder
     path = Path(config.get("ckpt_path") or config.model.checkpoint or "")
     run = path.parent.parent if path.suffix == ".ckpt" and path.parent.name == "checkpoints" else None
@@ -51,10 +58,24 @@ def output_folder(config: Any, subcommand: str) -> Path:
     if max(int(os.environ.get(key, 1)) for key in ("WORLD_SIZE", "SLURM_NTASKS")) > 1:
         raise ZooError("processes started by torchrun or SLURM must share a folder: give --output DIR")
     model = config.model
-    name = run.name if run else str(model.checkpoint or f"{model.backbone}_{model.head}").split("/")[-1]
+    name = run.name if run else str(model.checkpoint or f"{model.backbone}_{model.head}").rstrip("/").split("/")[-1]
     name = name.replace(":", "-") + ("" if subcommand == "fit" else f"-{subcommand}")
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(f for f in folders if not f.exists())
+
+
+def holds_training(folder: Path) -> bool:
+    """Say whether a folder holds a training: its checkpoints, or its report.
+
+    >>> holds_training(Path("/nowhere"))
+    False
+    """
+    if (folder / "checkpoints").is_dir():
+        return True
+    try:
+        return "fit" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def set_former_log_aside(folder: Path) -> None:

@@ -30,6 +30,7 @@ TOP_OPTIONS = (
     "evaluate",
     "generations",
     "resume",
+    "overwrite",
     "seed_everything",
     "ckpt_path",
     "print_config",

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         help="measure frozen features: linear, ridge, knn, svm, few-shot",
         epilog="Features are computed once and kept by weights, images and preprocessing. See docs/sweeps.md.",
     )
-    p.add_argument("--model", required=True, help="as for gcpzoo predict: a name, a folder, or a run's .ckpt")
+    p.add_argument("--model", required=True, help="a name, a folder, a run's folder or its .ckpt")
     p.add_argument("--head", help="replace the model's head by this one, untrained and without a reduction")
     p.add_argument("--data", required=True, help="train and test folders of class folders, or Digits")
     p.add_argument("--protocol", choices=PROTOCOLS, default="linear", help="see above (linear)")

@@ -9,7 +9,7 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
     p = subparsers.add_parser("publish", help="publish a model on the Hugging Face Hub")
-    p.add_argument("model", help="a zoo name, a folder, or a run's last.ckpt")
+    p.add_argument("model", help="a zoo name, a folder, a run's folder or its .ckpt")
     p.add_argument("repo", help="owner/name on the Hub")
     p.add_argument("--private", action="store_true", help="create a private repository")
     p.add_argument("--tag", help="also tag the commit, e.g. v1.0")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import run_file
 from gcpzoo.training.configs import find_config, read_config
 from gcpzoo.training.former_names import CONFIG_SUFFIXES, refuse_former_names
 
@@ -49,8 +50,12 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             argument = _find_config(argument)
         elif key == "--config" and equals:
             argument = f"--config={_find_config(inline)}"
-        elif key == "--ckpt_path" and not Path(value).is_file():
-            raise ZooError(f"no checkpoint {value!r}; give the file, runs/NAME/checkpoints/last.ckpt")
+        elif arguments[-1:] == ["--ckpt_path"]:
+            argument = _find_checkpoint(argument)
+        elif key == "--ckpt_path" and equals:
+            argument = f"--ckpt_path={_find_checkpoint(inline)}"
+        elif key == "--ckpt_path" and not value:
+            raise ZooError("--ckpt_path needs a file, or the folder of a run")
         elif key.startswith("--"):
             refuse_former_names({key.removeprefix("--"): value})
             if key == "--model" and not value.endswith(CONFIG_SUFFIXES):
@@ -78,6 +83,14 @@ def _configs_first(arguments: Sequence[str]) -> list[str]:
         is_config = argument in ("-c", "--config") or argument.startswith("--config=")
         (configs if follows or is_config else rest).append(argument)
     return [*arguments[:1], *configs, *rest]
+
+
+def _find_checkpoint(name: str) -> str:
+    """Find the checkpoint of ``--ckpt_path``: a file, or a run's folder."""
+    path = Path(name) if Path(name).is_file() else run_file(name) if name else None
+    if path is None:
+        raise ZooError(f"no checkpoint {name!r}; give the file, runs/NAME/checkpoints/last.ckpt, or runs/NAME")
+    return str(path)
 
 
 def _find_config(name: str) -> str:

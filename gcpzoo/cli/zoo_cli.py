@@ -23,7 +23,14 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.mistakes import write_mistakes
-from gcpzoo.cli.outputs import OUTPUT, output_folder, print_summary, set_former_log_aside, write_predictions
+from gcpzoo.cli.outputs import (
+    OUTPUT,
+    holds_training,
+    output_folder,
+    print_summary,
+    set_former_log_aside,
+    write_predictions,
+)
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
 from gcpzoo.data.modules import data_modules
@@ -56,6 +63,8 @@ class RecordConfig(SaveConfigCallback):
         self.asked = asked or config
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
+            return  # its options are those of the training
         with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
             temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")
 
@@ -84,6 +93,10 @@ class ZooCLI(LightningCLI):
         parser.add_argument(
             "--resume", type=bool, nargs="?", const=True, default=False,
             help="go on with the stopped run in --output; where there is none yet, start",
+        )  # fmt: skip
+        parser.add_argument(
+            "--overwrite", type=bool, nargs="?", const=True, default=False,
+            help="let an evaluation replace the results of the training in --output (validate, test, predict)",
         )  # fmt: skip
         parser.add_argument(
             "--generations", type=int, default=1,

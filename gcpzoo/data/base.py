@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -19,6 +18,7 @@ from gcpzoo.data.loading import (
     Images,
     ResumableLoader,
     Sample,
+    cores,
     derived_seed,
     even_batch_size,
     load,
@@ -97,7 +97,7 @@ class ImageDataModule(ScreenedDataModule):
         if val_fraction and val_on_test:
             raise ZooError("val_fraction and val_on_test exclude each other; set one of them")
         self.batch_size, self.views, self.seed = batch_size, views, seed
-        self.workers = min(8, _cores()) if workers is None else workers
+        self.workers = min(8, cores()) if workers is None else workers
         self.preprocessing = preprocessing or self.rule(size)
         self.augment = augment
         self.val_fraction, self.val_on_test = val_fraction, val_on_test
@@ -340,8 +340,3 @@ class ImageDataModule(ScreenedDataModule):
         rank, processes = self._process()
         size = even_batch_size(len(images), self.batch_size, processes)
         return load(images, EpochSampler(len(images), size, None, rank, processes), self.workers)
-
-
-def _cores() -> int:
-    """Cores that this process may use; macOS cannot say, and gives all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

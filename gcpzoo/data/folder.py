@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import check_class_names, check_spelling, spelling
 from gcpzoo.data.scan import (
+    SPLITS,
     Found,
     in_threads,
     list_entries,
@@ -24,8 +25,6 @@ from gcpzoo.data.scan import (
 from gcpzoo.data.shards import ShardedSplit, read_shards
 from gcpzoo.data.splits import hold_out
 from gcpzoo.errors import ZooError, printable
-
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 class ImageFolder(ImageDataModule):

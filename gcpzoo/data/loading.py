@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
@@ -80,6 +79,8 @@ class Images(Dataset[tuple[Tensor, int]]):
         if isinstance(key, int):
             path, label = self.samples[key]
             return self.transform(self.read(path)), label
+        from lightning.pytorch.utilities.seed import isolate_rng  # predicting files does without Lightning
+
         epoch, i = key
         path, label = self.samples[i]
         image = self.read(path)
@@ -235,8 +236,30 @@ class ResumableLoader(DataLoader[Any]):
         self.sampler.place = state
 
 
-def load(images: Images, sampler: EpochSampler, workers: int, kind: type[Loader] = DataLoader) -> Loader:  # type: ignore[assignment]
+def cores() -> int:
+    """Count the cores that this process may use; macOS cannot say, and gives all.
+
+    >>> cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load(
+    images: Dataset[Any],
+    sampler: EpochSampler,
+    workers: int,
+    kind: type[Loader] = DataLoader,  # type: ignore[assignment]
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> Loader:
     """Load the images that a sampler names, in worker processes that live as long as the loader.
+
+    Args:
+        images: by their numbers.
+        sampler: the order, and the size of a batch.
+        workers: number of processes; 0: this one reads.
+        kind: class of the loader.
+        collate: makes a batch of a list of images; null: one tensor of all of them.
 
     >>> images = Images([("cat.png", 0), ("dog.png", 1)], read=len, transform=torch.tensor)
     >>> list(load(images, EpochSampler(2, batch_size=2), workers=0))
@@ -249,5 +272,6 @@ def load(images: Images, sampler: EpochSampler, workers: int, kind: type[Loader]
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=ignore_sigterm,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
     )

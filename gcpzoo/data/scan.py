@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from gcpzoo.errors import ZooError
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""Names of the folders of each split."""
 NAMED = 100
 """Most files that one message names; it counts all of them."""
 T = TypeVar("T")

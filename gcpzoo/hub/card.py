@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from gcpzoo.errors import ZooError
 from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
+from gcpzoo.hub.trainings import over_seeds
 from gcpzoo.limits import load_yaml
 from gcpzoo.paths import replacing
 
@@ -164,6 +165,8 @@ def _body(repo: str, record: Record) -> str:
         parts += [markdown(("", head, "the same with gap"), table)]
         if record.control and "note" in record.control:
             parts.append(f"The control: {record.control['note']}.")
+        if told := over_seeds(record.trainings):
+            parts.append(f"Over seeds: {told}.")
     if record.recipe:
         parts += ["## Training", record.recipe]
         if record.seeds:
@@ -237,9 +240,10 @@ def zoo_card() -> str:
         "Classification of single images, fine-tuning on one's own classes, and comparison of pooling methods. The "
         "ImageNet models know ImageNet's thousand classes and its biases; none is meant for decisions about people.",
         "## Where the weights come from",
-        "*in the package*: carried by the installed package, 16-bit, checked by SHA-256. *from the authors*: fetched "
-        "from the authors' own storage when you load the name, then converted; not redistributed here, because most of "
-        "them state no licence. *not loadable*: listed for completeness, with the reason below.",
+        "*in the package*: carried by the installed package, 16-bit, checked by SHA-256. *in the repository*: the "
+        "same, but only in the folder `checkpoints` of a clone, which `GCPZOO_CHECKPOINTS` names. *from the authors*: "
+        "fetched from the authors' own storage when you load the name, then converted; not redistributed here, because "
+        "most of them state no licence. *not loadable*: listed for completeness, with the reason below.",
         "## How far they are verified",
         f"*{VERIFIED}*: the accuracy was measured with exactly these weights, whose SHA-256 is checked. *{PINNED}*: "
         f"the SHA-256 is checked, or its first digits if the authors published no more. *{UNVERIFIED}*: nothing "
@@ -268,6 +272,7 @@ def _facts(record: Record) -> Mapping[str, str]:
     return {
         "data": record.data,
         "results": metrics,
+        "top-1 over seeds": over_seeds(record.trainings),
         "training": record.recipe or "",
         "seeds": ", ".join(map(str, record.seeds or [])),
         "hardware": record.hardware or "",

@@ -12,7 +12,7 @@ from gcpzoo.hub.files import WEIGHTS, DamagedError, build, read_config, read_fol
 from gcpzoo.hub.records import COMMIT, Record, describe, get_record, weights_file
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
-from gcpzoo.paths import current
+from gcpzoo.paths import current, run_file
 
 FOREIGN = (".pth", ".pt", ".bin", ".pkl", ".tar", ".th", ".safetensors")
 
@@ -55,7 +55,7 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     if spec.startswith("hf-hub:"):
         return _from_hub(spec.removeprefix("hf-hub:"))
     path = Path(spec.removeprefix("local-dir:")).expanduser()
-    if (run := path / "checkpoints" / "last.ckpt").is_file():
+    if run := run_file(path):
         path = run
     elif runs := sorted(path.glob("generation-*/checkpoints/last.ckpt")):
         several = [str(run.parent.parent) for run in runs]
@@ -129,8 +129,6 @@ def _from_record(record: Record) -> tuple[GCPNet, Path]:
         model, weights = load_authors(record), current(converted_folder(record), WEIGHTS)
     else:
         weights = weights_file(record)
-        if not weights.is_file():
-            raise ZooError(f"{record.name}: {weights} is missing; install gcpzoo again")
         config = {"model": record.config, "preprocessing": record.preprocessing, "class_names": record.class_names}
         model = build(config, weights, record.sha256, record.name)
     model.record = record

@@ -25,6 +25,7 @@ from gcpzoo.hub.loading import load_stored
 from gcpzoo.hub.records import Record, describe, with_about
 from gcpzoo.hub.run_results import run_results
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.paths import run_file
 
 MAIN = "main"
 
@@ -122,7 +123,7 @@ def publish(
     existing card the text and the metadata that people added are kept, and what was generated is written anew.
 
     Args:
-        source: a zoo name, a folder, a run's ``.ckpt`` (its averaged weights if it has them), or a model.
+        source: a zoo name, a folder, a run's folder or ``.ckpt`` (its averaged weights if it has them), or a model.
         repo: ``owner/name``; created if missing.
         private: create it as a private repository.
         tag: also tag the commit, e.g. ``v1.0``; a tag of another commit is refused before anything is sent.
@@ -177,7 +178,7 @@ def _prepare(
         model = source
     else:
         model, weights = load_stored(source)
-        if (path := Path(source)).suffix == ".ckpt":
+        if (path := run_file(source) or Path(source)).suffix == ".ckpt":
             training = next((p for f in (path.parent, path.parent.parent) if (p := f / "config.yaml").is_file()), None)
             about = {**run_results(path, model.config), **about}
     known: Record | None = model.record if isinstance(model.record, Record) else None

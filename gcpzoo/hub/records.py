@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,14 +14,20 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.hub.trainings import Trainings
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import resource
 
 NAME = re.compile(r"[A-Za-z0-9][\w:]*_[a-z0-9_]+\.[a-z0-9_]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SOURCES = {"embedded": {"file"}, "hub": {"repo", "revision"}, "authors": {"url", "converter", "arch"}}
-WHERE = {"embedded": "in the package", "hub": "Hugging Face Hub", "authors": "from the authors", "local": "local"}
-ABOUT = ("licence", "provenance", "data", "metrics", "measured_by", "recipe", "control", "seeds", "hardware", "caveats")
+IN_PACKAGE = 3
+"""As many of the embedded checkpoints, the smallest, are in the installed package; all are in the repository."""
+WHERE = {"embedded": "in the repository", "hub": "Hugging Face Hub", "authors": "from the authors", "local": "local"}
+ABOUT = (
+    "licence", "provenance", "data", "metrics", "measured_by", "recipe", "control", "seeds", "hardware", "trainings",
+    "caveats",
+)  # fmt: skip
 VERIFIED, PINNED = "accuracy verified", "sha256 pinned"
 UNVERIFIED = "unverified (authors' link, no published hash)"
 
@@ -46,6 +53,7 @@ class Record:
         preprocessing: the one behind ``metrics``, as in :class:`gcpzoo.models.preprocessing.Preprocessing`.
         class_names: ids of the classes in the classifier's order, or ``imagenet1k`` for its 1000 wnids.
         seeds, hardware: of the training, where known.
+        trainings: the sweep that it is one training of, with accuracies over all seeds and those of the control.
         caveats: what a user should know before relying on it.
         golden: a few logits of these weights, ``{seed, shape, logits}``.
         unsupported: why the weights cannot be loaded here, where that is so.
@@ -73,6 +81,7 @@ class Record:
     class_names: list[str] | str | None = None
     seeds: list[int] | None = None
     hardware: str | None = None
+    trainings: Trainings | None = None
     caveats: list[str] = field(default_factory=list)
     golden: dict[str, Any] | None = None
     unsupported: str | None = None
@@ -93,7 +102,9 @@ class Record:
         >>> get_record("resnet18_isqrt.digits").availability
         'in the package'
         """
-        return "not loadable" if self.unsupported else WHERE[self.kind]
+        if self.unsupported:
+            return "not loadable"
+        return "in the package" if self.kind == "embedded" and self.name in in_package() else WHERE[self.kind]
 
     @property
     def status(self) -> str:
@@ -260,13 +271,42 @@ def _record(path: Path) -> Record:
     return parse_record(text, path.stem)
 
 
+def in_package() -> frozenset[str]:
+    """Name the embedded checkpoints that the installed package carries: the smallest.
+
+    >>> "resnet18_isqrt.digits" in in_package()
+    True
+    """
+    return _smallest(_folder())
+
+
+@cache
+def _smallest(folder: Path) -> frozenset[str]:
+    embedded = [r for name in _names(folder) if (r := _record(folder / f"{name}.yaml")).kind == "embedded"]
+    return frozenset(r.name for r in sorted(embedded, key=lambda r: (r.size or 0, r.name))[:IN_PACKAGE])
+
+
 def weights_file(record: Record) -> Path:
-    """Locate the weights of an embedded checkpoint.
+    """Locate the weights of an embedded checkpoint: beside the records, or in the folder ``$GCPZOO_CHECKPOINTS``.
+
+    Raises:
+        ZooError: if they are in neither; the message says where they lie.
 
     >>> weights_file(get_record("resnet18_isqrt.digits")).name
     'resnet18_isqrt.digits.safetensors'
     """
-    return _folder().parent / record.source["file"]
+    file, own = record.source["file"], os.environ.get("GCPZOO_CHECKPOINTS")
+    folders = [_folder().parent, *([Path(own).expanduser()] if own else [])]
+    for folder in folders:
+        if (folder / file).is_file():
+            return folder / file
+    if record.name in in_package():
+        raise ZooError(f"{record.name}: {folders[0] / file} is missing; install gcpzoo again")
+    found = f"; {own!r} does not hold them" if own else ""
+    raise ZooError(
+        f"{record.name}: its weights are too large for the installed package and lie in the folder checkpoints of "
+        f"gcpzoo's repository, as {file}: clone it and set GCPZOO_CHECKPOINTS to that folder{found}"
+    )
 
 
 def get_record(name: str) -> Record:

@@ -5,10 +5,12 @@ from gcpzoo.models.base import Backbone
 from gcpzoo.models.complexity import model_complexity, multiply_adds
 from gcpzoo.models.gcpnet import GCPNet, create_model
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.stages import FeatureMaps
 from gcpzoo.models.surgery import find_modules
 
 __all__ = [
     "Backbone",
+    "FeatureMaps",
     "GCPNet",
     "Preprocessing",
     "create_backbone",

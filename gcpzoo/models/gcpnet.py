@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from gcpzoo.models.base import Backbone
 from gcpzoo.models.bounded import bounded
 from gcpzoo.models.checks import as_mapping, check_backbone_args, check_classes, check_model
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.stages import FeatureMaps
 
 TWO_CLASSIFIERS = ("sum", "mean", "mean_norm")
 """Fusions of the logits of a classifier of first-order features with those of the head's."""
@@ -95,7 +96,8 @@ class GCPNet(nn.Module):
                 "a model's configuration needs at least 'backbone' and 'num_classes', got none for "
                 + " and ".join(map(repr, missing))
             )
-        return create_model(**config)
+        model: GCPNet = create_model(**config)
+        return model
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one for ``num_classes`` classes, with random weights.
@@ -214,6 +216,37 @@ class GCPNet(nn.Module):
         return self.forward_head(f)
 
 
+@overload
+def create_model(
+    backbone: str,
+    *,
+    features_only: Literal[True],
+    last_stride: int | None = ...,
+    until: str | None = ...,
+    blocks: Mapping[str, Any] | None = ...,
+    backbone_args: Mapping[str, Any] | None = ...,
+    pretrained_backbone: bool | str = ...,
+    backbone_weights: str | Path | Mapping[str, Tensor] | None = ...,
+    allow_partial: bool = ...,
+) -> FeatureMaps: ...
+@overload
+def create_model(
+    backbone: str,
+    head: str = ...,
+    num_classes: int = ...,
+    dim: int | Sequence[int] | str | None = ...,
+    head_args: Mapping[str, Any] | None = ...,
+    last_stride: int | None = ...,
+    until: str | None = ...,
+    fusion: str | None = ...,
+    hidden: Sequence[int] = ...,
+    dropout: float = ...,
+    blocks: Mapping[str, Any] | None = ...,
+    backbone_args: Mapping[str, Any] | None = ...,
+    pretrained_backbone: bool | str = ...,
+    backbone_weights: str | Path | Mapping[str, Tensor] | None = ...,
+    allow_partial: bool = ...,
+) -> GCPNet: ...
 def create_model(
     backbone: str,
     head: str = "isqrt",
@@ -230,7 +263,8 @@ def create_model(
     pretrained_backbone: bool | str = False,
     backbone_weights: str | Path | Mapping[str, Tensor] | None = None,
     allow_partial: bool = False,
-) -> GCPNet:
+    features_only: bool = False,
+) -> GCPNet | FeatureMaps:
     """Create a network of any backbone with any head.
 
     Args:
@@ -253,6 +287,7 @@ def create_model(
         pretrained_backbone: fetch the backbone's ImageNet weights from torchvision or timm.
         backbone_weights: a local file (safetensors, pth) or a state dict with the backbone's weights.
         allow_partial: accept backbone weights that lack tensors.
+        features_only: give the backbone alone, as :class:`~gcpzoo.models.FeatureMaps` of its stages, without a head.
 
     Raises:
         ZooError: if a name, argument or stage is unknown, a value cannot work, or weights do not fit.
@@ -278,7 +313,7 @@ def create_model(
             last_stride,
             until,
             allow_partial,
-            keep_resolution=second_order,
+            keep_resolution=second_order and not features_only,
             **backbone_args,
         )
         if isinstance(dim, str):  # "auto"
@@ -286,6 +321,8 @@ def create_model(
             last = own[-1] if isinstance(own, Sequence) else own
             dim = None if last is None or net.num_features <= last else own
         insert(net, blocks)
+        if features_only:
+            return FeatureMaps(net)
         pooled = create_head(head, net.num_features, dim, **head_args)
         model = GCPNet(net, pooled, num_classes, fusion, hidden, dropout)
     size = net.input_size

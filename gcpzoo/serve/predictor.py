@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from gcpzoo.data.images import ImageError, read_image
+from gcpzoo.analysis.over_images import choose_device, logits, over_images
+from gcpzoo.data.bulk import BATCH
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.models.gcpnet import GCPNet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClassScore:
     """One class of an answer: its id, what people read, and its probability.
 
@@ -28,7 +29,7 @@ class ClassScore:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The likeliest classes of an image, or why it could not be read.
 
@@ -51,18 +52,30 @@ class Answer:
 
 
 class Predictor:
-    """A model that names the likeliest classes of image files.
+    """A model that names the likeliest classes of image files, in batches.
 
     Args:
         model: a loaded model, or what :func:`gcpzoo.load` takes.
         top: number of classes in an answer.
+        views: of each image: ``single``; ``mirror``: crop and mirrored crop; ``ten_crop``. Logits are averaged.
+        batch_size: images that the network sees at a time, each view counted.
+        workers: number of processes that read images; null: one for each core, at most 8, and none for a single batch.
+        device: ``cpu``, ``cuda``, … or ``auto``; null: where the model is.
 
     >>> predictor = Predictor("resnet18_isqrt.digits", top=2)
     >>> len(predictor.model.class_names)
     10
     """
 
-    def __init__(self, model: GCPNet | str | os.PathLike[str], top: int = 5) -> None:
+    def __init__(
+        self,
+        model: GCPNet | str | os.PathLike[str],
+        top: int = 5,
+        views: str = "single",
+        batch_size: int = BATCH,
+        workers: int | None = None,
+        device: str | None = None,
+    ) -> None:
         if top < 1:
             raise ZooError(f"top must be at least 1, got {top}")
         self.model = model if isinstance(model, GCPNet) else load(model)
@@ -70,20 +83,29 @@ class Predictor:
         self.transform = self.model.transform
         self.names = self.model.class_names or [str(i) for i in range(self.model.num_classes)]
         self.descriptions = self.model.class_descriptions or self.names
+        self.views, self.batch_size, self.workers = views, batch_size, workers
+        self.device = None if device is None else str(choose_device(device))
 
     def __call__(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Answer]:
         """Answer for each file in turn; one that cannot be read gives an answer with ``error``."""
-        for path in (os.fspath(p) for p in paths):
-            try:
-                image = read_image(path)
-            except ImageError as error:
-                yield Answer(path, error=str(error))
-                continue
-            with torch.inference_mode():
-                p, k = self.model(self.transform(image)[None]).softmax(1)[0].topk(self.top)
-            if not p.isfinite().all():
-                raise ZooError(f"the model answers {path} with values that are not finite: its weights are damaged")
-            scores = (
-                ClassScore(self.names[i], self.descriptions[i], round(v, 4)) for v, i in zip(p.tolist(), k.tolist())
-            )
-            yield Answer(path, tuple(scores))
+        for answers in self.batches(paths):
+            yield from answers
+
+    def batches(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[list[Answer]]:
+        """Answer batch after batch, in the order of the paths.
+
+        >>> [[answer.path for answer in batch] for batch in Predictor("resnet18_isqrt.digits").batches(["no.png"])]
+        [['no.png']]
+        """
+        files = [os.fspath(path) for path in paths]
+        loading = {"batch_size": self.batch_size, "workers": self.workers, "device": self.device}
+        for outputs in over_images(self.model, logits, files, views=self.views, **loading):  # type: ignore[arg-type]
+            found = {i: Answer(files[i], error=fault) for i, fault in outputs.faults.items()}
+            if outputs.values:
+                p, k = torch.stack(list(outputs.values.values())).softmax(1).topk(self.top)
+                for i, row, classes in zip(outputs.values, p.tolist(), k.tolist()):
+                    found[i] = Answer(files[i], tuple(self._score(c, v) for c, v in zip(classes, row)))
+            yield [found[i] for i in sorted(found)]
+
+    def _score(self, k: int, probability: float) -> ClassScore:
+        return ClassScore(self.names[k], self.descriptions[k], round(probability, 4))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from gcpzoo.paths import replacing
+from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.training.run_report import writes
 
 FILE = "test_predictions.csv"
-COLUMNS = ("path", "class", "description", "probability", "true_class")
 
 
 class TestPredictions(Callback):
@@ -64,28 +61,6 @@ class TestPredictions(Callback):
         images = [image if isinstance(image, str) else i for i, (image, _) in enumerate(samples)] or range(len(k))
         lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, (p, c, y) in zip(images, self.table)]
         write_table(lines, Path(trainer.default_root_dir) / FILE)
-
-
-def write_table(lines: Sequence[Sequence[Any]], path: Path) -> None:
-    """Write predictions as CSV, whole or not at all.
-
-    Args:
-        lines: path or number of the image, class id, description, probability, and the id of the true class or nothing.
-        path: the file.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "predictions.csv"
-    >>> write_table([("a.png", "n2", "goldfish", "0.7500", "n1")], path)
-    >>> path.read_text().splitlines()
-    ['path,class,description,probability,true_class', 'a.png,n2,goldfish,0.7500,n1']
-    """
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(lines)
 
 
 def gather_in_order(trainer: Any, sampler: Any, share: Tensor) -> list[Tensor]:

@@ -85,19 +85,6 @@ def test_the_lines_of_several_runs_bear_their_names(drawn: list[Figure]) -> None
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 0.0749  # equal curves, labels apart
 
 
-def test_a_comparison_shows_every_accuracy_with_its_interval_over_images(drawn: list[Figure]) -> None:
-    spectrum = {"covariance": [1.0, 0.1]}
-    runs = {h: {"test": {"top1": t, "images": 100}, "spectrum": spectrum} for h, t in (("gap", 0.83), ("isqrt", 0.9))}
-    plots.comparison({"digits": runs, "birds": {"isqrt": runs["isqrt"]}}, Path("x.png"))
-    axis = drawn[0].axes[0]
-    assert not axis.patches  # dots, whose axis need not start at zero
-    points = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 1]
-    assert [float(x[0]) for x in points] == pytest.approx([83, 90, 90])
-    ends = [list(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
-    assert ends[1] == pytest.approx([82.56, 94.48], abs=0.01)  # Wilson's for 90 of 100
-    assert texts(axis) == ["gap 83.00", "isqrt 90.00", "isqrt 90.00"]
-
-
 def test_spectra_end_where_they_vanish_and_name_their_effective_ranks(drawn: list[Figure]) -> None:
     spectra = {"isqrt": {"covariance": [1.0, 1.0, 0.0, 1e-9], "normalized": [1.0, 0.5]}}
     plots.covariance_spectrum(spectra, Path("x.png"))

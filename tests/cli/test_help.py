@@ -19,7 +19,7 @@ def test_every_command_has_examples_that_its_parser_takes() -> None:
     for command, examples in EXAMPLES.items():
         for example in examples:
             assert shlex.split(example)[:2] == ["gcpzoo", command]
-            if command not in TRAINER_COMMANDS:
+            if command not in TRAINER_COMMANDS and "--data.root" not in example:  # those, LightningCLI parses
                 parser().parse_args(shlex.split(example)[1:])
 
 

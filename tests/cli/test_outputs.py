@@ -59,6 +59,7 @@ def config(checkpoint: str | None = None, output: str | None = None, ckpt_path: 
         ("test", {"ckpt_path": "a/run/checkpoints/last.ckpt"}, "runs/run-test"),
         ("predict", {"checkpoint": "a/run/checkpoints/last.ckpt"}, "runs/run-predict"),
         ("fit", {"checkpoint": "a/run/checkpoints/last.ckpt"}, "runs/run"),
+        ("test", {"checkpoint": "a/run/"}, "runs/run-test"),
         ("test", {"output": "mine"}, "mine"),
     ],
 )
@@ -80,9 +81,18 @@ def test_only_a_resumed_training_writes_into_the_folder_of_a_run(
         output_folder(config(output=str(tmp_path)), "fit")
     assert output_folder(config(output=str(tmp_path), ckpt_path="x.ckpt"), "fit") == tmp_path
     assert output_folder(config(output=str(tmp_path)), "test") == tmp_path
+    (tmp_path / "metrics.json").write_text('{"fit": {}, "test": {}}')
+    with pytest.raises(ZooError, match="holds a training, whose results stay .* --overwrite to replace them"):
+        output_folder(config(output=str(tmp_path)), "test")
+    assert output_folder(Namespace(**vars(config(output=str(tmp_path))), overwrite=True), "test") == tmp_path
     monkeypatch.setenv(OUTPUT, "shared")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert output_folder(config(), "fit") == Path("shared")
+
+
+def test_a_table_is_no_folder_for_results() -> None:
+    with pytest.raises(ZooError, match="output must be a folder, got 'out.csv'"):
+        output_folder(config(output="out.csv"), "predict")
 
 
 def test_the_log_of_an_interrupted_run_is_kept(tmp_path: Path) -> None:

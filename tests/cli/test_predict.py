@@ -52,3 +52,33 @@ def test_a_data_module_is_predicted_on_one_device_unless_told_otherwise(
         code, _, err = cli("predict", *small_fit[1:9], "--ckpt_path", ckpt, *devices)
         assert code == 0, err
     assert [int(devices) for devices in seen] == [1, 2]
+
+
+def test_a_table_counts_and_names_what_cannot_be_read(cli: Cli, folder: Path, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes((folder / "test" / "north" / "0.png").read_bytes()[:300])
+    command = ["predict", "--model", run_folder, "bad.png", folder / "test", "--top", 1, "--batch-size", 4]
+    for options, expected in (([], 2), (["--skip-corrupt", "--ten-crop"], 0)):
+        code, out, err = cli(*command, "--output", "out.csv", *options)
+        assert code == expected
+        assert "1 of 10 images cannot be read: bad.png" in err
+        assert "images/s" in err
+        assert "9 predictions in out.csv" in out
+        lines = Path("out.csv").read_text().splitlines()
+        assert lines[0] == "path,class,description,probability,error"
+        assert len(lines) == 11
+    code, _, err = cli(*command, "--output", "out.csv", "--json")
+    assert code == 2
+    assert "give one of them" in err
+
+
+def test_what_neighbors_and_embed_cannot_do_is_said_in_a_line(cli: Cli, folder: Path) -> None:
+    for command, message in (
+        (["neighbors", "--evaluate"], "which embeddings? give the .npz file"),
+        (["neighbors", "emb.npz"], "give images to find the neighbors of, or --evaluate"),
+        (["neighbors", "emb.npz", "--evaluate"], "no embeddings 'emb.npz'"),
+        (["embed", "--model", "m", folder, "--output", "emb.csv"], "must be a file that ends in .npz, got 'emb.csv'"),
+        (["embed", "--model", "m", "absent", "--output", "emb.npz"], "no image 'absent'"),
+    ):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert message in err

@@ -16,17 +16,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from gcpzoo.analysis.over_images import fingerprint, over_images, vectors
 from gcpzoo.data import ImageFolder
 from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.folder import list_classes, scan, split_places
-from gcpzoo.data.loading import EpochSampler, Images, load
+from gcpzoo.data.images import ImageError
+from gcpzoo.data.loading import Sample
 from gcpzoo.data.scan import root_folder
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import cache, replacing
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -130,36 +132,33 @@ def extract(
     if kept is not None:
         return Features(kept["x"], kept["y"], data.class_names, True)
     data.screen({split: samples})
-    images = Images(samples, data.reader(train=False), data.preprocessing.pixels())
-    loader: Any = load(images, EpochSampler(len(images), data.batch_size, None, 0, 1), data.workers)
-    x, y = _compute(model, data.preprocessing, loader, device, lambda n: advance(n, len(images)))
-    if not np.isfinite(x).all():
-        raise ZooError("the network gives features that are not finite: its weights are damaged")
+    x = _compute(model, data, samples, device, lambda n: advance(n, len(samples)))
+    y = np.array([label for _, label in samples], np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file({"x": x, "y": y}, temporary)
     return Features(x, y, data.class_names, False)
 
 
-@torch.inference_mode()
 def _compute(
-    model: GCPNet, rule: Preprocessing, loader: Any, device: str, advance: Callable[[int], None]
-) -> tuple[Any, Any]:
-    modes = {module: module.training for module in model.modules()}
-    place = next(model.parameters()).device
-    vectors, labels = [], []
-    try:
-        model.eval().to(device)
-        for pixels, label in loader:
-            images: Tensor = rule.normalize(pixels.to(device))
-            vectors.append(model.forward_head(model.forward_features(images), pre_logits=True).float().cpu().numpy())
-            labels.append(label.numpy())
-            advance(sum(map(len, labels)))
-    finally:
-        model.to(place)
-        for module, training in modes.items():
-            module.training = training
-    return np.concatenate(vectors), np.concatenate(labels).astype(np.int64)
+    model: GCPNet, data: ImageDataModule, samples: Sequence[Sample], device: str, advance: Callable[[int], None]
+) -> Any:
+    found: list[Tensor] = []
+    for outputs in over_images(
+        model,
+        vectors,
+        [image for image, _ in samples],
+        read=data.reader(train=False),
+        rule=data.preprocessing,
+        batch_size=data.batch_size,
+        workers=data.workers,
+        device=device,
+    ):
+        for fault in outputs.faults.values():
+            raise ImageError(fault)
+        found += outputs.values.values()
+        advance(len(found))
+    return torch.stack(found).numpy()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -178,11 +177,7 @@ def _key(model: GCPNet, rule: Preprocessing, samples: Sequence[tuple[Any, int]])
     def add(*values: Any) -> None:
         digest.update(json.dumps(values, default=str).encode() + b"\n")
 
-    add(FORMAT, model.config, rule.to_dict(), torch.__version__)
-    for name, value in model.state_dict().items():
-        if not name.startswith(("classifier.", "first_classifier.")):
-            add(name, list(value.shape), str(value.dtype))
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    add(FORMAT, fingerprint(model, classifier=False), rule.to_dict(), torch.__version__)
     for image, label in samples:
         if isinstance(image, Tensor):
             add(list(image.shape), label)

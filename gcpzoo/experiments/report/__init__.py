@@ -2,6 +2,18 @@
 
 from gcpzoo.experiments.report.collect import Training, collect
 from gcpzoo.experiments.report.compare import Block, HeadResult, compare
-from gcpzoo.experiments.report.write import points, write_report
+from gcpzoo.experiments.report.write import THICK_AND_DOTTED, differences, percent, points, reached, write_report
 
-__all__ = ["Block", "HeadResult", "Training", "collect", "compare", "points", "write_report"]
+__all__ = [
+    "THICK_AND_DOTTED",
+    "Block",
+    "HeadResult",
+    "Training",
+    "collect",
+    "compare",
+    "differences",
+    "percent",
+    "points",
+    "reached",
+    "write_report",
+]

@@ -98,8 +98,12 @@ def points(share: float, signed: bool = True) -> str:
     return f"{value:{'+' if signed and value else ''}.2f}"
 
 
-def _percent(estimate: Estimate | None, signed: bool = False) -> str:
-    """Write a fraction in per cent with its interval."""
+def percent(estimate: Estimate | None, signed: bool = False) -> str:
+    """Write a fraction in per cent with its interval.
+
+    >>> percent(Estimate(0.5, 0.4, 0.6, 3)), percent(Estimate(0.01, -0.01, 0.03, 3), signed=True)
+    ('50.00 ± 10.00', '+1.00 (-1.00 to +3.00)')
+    """
     if estimate is None:
         return "–"
     text = points(estimate.mean, signed)
@@ -112,25 +116,22 @@ def _percent(estimate: Estimate | None, signed: bool = False) -> str:
 
 def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Table | Figure]:
     """The table and the two figures that hold all comparisons."""
-    rows, accuracy, difference = [], [], []
+    rows, accuracy = [], []
     for block in blocks:
         for head in block.heads:
             if head.test is None:
                 continue
             minutes = head.by_seed("seconds")
             rows.append([
-                block.title, head.name, str(len(head.runs)), _percent(head.test),
-                "control" if head.name == block.control else _percent(head.over_seeds, signed=True),
-                "" if head.name == block.control else _percent(head.over_images, signed=True),
-                _reached(head), f"{np.mean(minutes) / 60:.1f}" if minutes else "–",
+                block.title, head.name, str(len(head.runs)), percent(head.test),
+                "control" if head.name == block.control else percent(head.over_seeds, signed=True),
+                "" if head.name == block.control else percent(head.over_images, signed=True),
+                reached(head), f"{np.mean(minutes) / 60:.1f}" if minutes else "–",
             ])  # fmt: skip
             base = {"group": block.title, "name": head.name, "series": order[head.name]}
             points = [100 * v for v in head.by_seed("test/top1")]
             accuracy.append({**base, **_interval(head.test), "points": points})
-            if head.over_seeds is not None:
-                second = _interval(head.over_images) if head.over_images else {"low": None, "high": None}
-                extra: dict[str, Any] = {"points": [], "low2": second["low"], "high2": second["high"]}
-                difference.append({**base, **_interval(head.over_seeds), **extra})
+    difference = differences(blocks, order)
     parts: list[Text | Table | Figure] = [Table(COLUMNS, rows, names=2)]
     name = "Top-1 accuracy on test images"
     caption = "Mean over seeds with its 95 % interval; the ticks are the single seeds."
@@ -138,9 +139,29 @@ def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Tab
     if difference:
         name = "Difference to the control"
         drawing = figures.intervals(difference, "difference in top-1 to the control (points)", zero=True)
-        caption = "Thick: 95 % interval over seeds. Dotted: 95 % interval over test images."
-        parts.append(Figure(name, figures.to_svg(drawing, name), caption))
+        parts.append(Figure(name, figures.to_svg(drawing, name), THICK_AND_DOTTED))
     return parts
+
+
+THICK_AND_DOTTED = "Thick: 95 % interval over seeds. Dotted: 95 % interval over test images."
+
+
+def differences(blocks: Sequence[Block], order: dict[str, int]) -> list[dict[str, Any]]:
+    """List the differences to the control with both intervals, for :func:`gcpzoo.analysis.figures.intervals`.
+
+    >>> runs = [Training({"data": "d", "head": head}, 0, [{"test/top1": 0.5}], {}) for head in ("gap", "isqrt")]
+    >>> [(row["name"], row["mean"]) for row in differences(compare(runs), {"isqrt": 1})]
+    [('isqrt', 0.0)]
+    """
+    rows = []
+    for block in blocks:
+        for head in block.heads:
+            if head.over_seeds is not None:
+                second = _interval(head.over_images) if head.over_images else {"low": None, "high": None}
+                row: dict[str, Any] = {"group": block.title, "name": head.name, "series": order[head.name]}
+                row |= {"points": [], "low2": second["low"], "high2": second["high"]}
+                rows.append(row | _interval(head.over_seeds))
+    return rows
 
 
 COLUMNS = (
@@ -157,8 +178,12 @@ def _interval(estimate: Estimate) -> dict[str, float | None]:
     }
 
 
-def _reached(head: HeadResult) -> str:
-    """Write the epochs to the control's final accuracy: their mean, and in how many seeds it was reached."""
+def reached(head: HeadResult) -> str:
+    """Write the epochs to the control's final accuracy: their mean, and in how many seeds it was reached.
+
+    >>> reached(HeadResult("isqrt", [], 0, reached=[3, None]))
+    '3.0 (in 1 of 2 seeds)'
+    """
     if not head.reached:
         return "–"
     epochs = [e for e in head.reached if e is not None]
@@ -213,7 +238,7 @@ def _calibration(block: Block, done: Sequence[HeadResult], order: dict[str, int]
         heads[head.name] = measured[0]
         errors = [own[1] for run in head.runs if (own := calibration([run]))]
         losses = head.by_seed("test/loss")
-        rows.append([head.name, _percent(mean_interval(errors)), f"{np.mean(losses):.4f}" if losses else "–"])
+        rows.append([head.name, percent(mean_interval(errors)), f"{np.mean(losses):.4f}" if losses else "–"])
     if not heads:
         return []
     name = f"Calibration, {block.title}"

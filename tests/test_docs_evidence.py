@@ -1,0 +1,283 @@
+"""The evidence: condensed from sweeps, judged by rule, and the pages are what the command writes from it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+import pytest
+from sweep_folder import write_sweep
+
+import gcpzoo
+from gcpzoo.errors import ZooError
+from gcpzoo.experiments.report import Block, HeadResult, Training
+from gcpzoo.experiments.statistics import Estimate
+from gcpzoo.hub.records import get_record
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {
+    "pets": "gcpzoo sweep pets.yaml",
+    "textures": "gcpzoo sweep textures.yaml",
+    "noise": "gcpzoo analyze",
+    "roots": "x",
+}
+CLAIM = {"claim": "More accurate", "source": "a paper", "results": ["pets"], "heads": ["isqrt", "worse", "close"]}
+SHARES = {
+    "gap": {0: 0.70, 1: 0.71, 2: 0.69},
+    "isqrt": {0: 0.90, 1: 0.92, 2: 0.88},
+    "worse": {0: 0.50, 1: 0.51, 2: 0.48},
+    "close": {0: 0.71, 1: 0.70, 2: 0.69},
+}
+
+
+@pytest.fixture(autouse=True)
+def docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+
+
+@pytest.fixture
+def make() -> ModuleType:
+    import make_evidence
+
+    return make_evidence
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a sweep with a head that wins, one that loses and one that is close."""
+    return write_sweep(tmp_path_factory.mktemp("sweeps") / "pets", SHARES)
+
+
+@pytest.fixture
+def evidence(make: ModuleType, pets: Path, tmp_path: Path) -> Path:
+    make.gather(pets, "pets", tmp_path)
+    return tmp_path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_pages_are_what_the_command_writes(make: ModuleType) -> None:
+    from evidence_tables import check_records
+
+    check_records([get_record(name) for name in gcpzoo.list_models()], make.EVIDENCE)
+    claims = make.load_claims()
+    text, drawings = make.page(claims)
+    table, drawings["gain.svg"] = make.readme_table(claims["readme"])
+    assert text == (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8"), "run python docs/make_evidence.py"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{make.BEGIN}\n{table}\n{make.END}" in readme, "run python docs/make_evidence.py"
+    assert {path.name for path in make.EVIDENCE.glob("*.svg")} == set(drawings)
+    if f"matplotlib=={matplotlib.__version__}\n" in (ROOT / "constraints.txt").read_text():
+        for name, drawing in drawings.items():
+            assert (make.EVIDENCE / name).read_text(encoding="utf-8") == drawing, name
+
+
+def test_no_committed_table_holds_a_folder_of_a_machine() -> None:
+    from gather_evidence import EVIDENCE, PLACE
+
+    for path in EVIDENCE.glob("*.csv"):
+        assert not [cell for row in rows(path) for cell in row.values() if PLACE.search(cell)], path
+
+
+def test_gathering_keeps_all_figures_and_no_folder_of_the_machine(make: ModuleType, pets: Path, tmp_path: Path) -> None:
+    table = rows(pets / "results.csv")
+    table[0] |= {"state": "failed", "error": "cannot read '/home/me/data/a b.png': see /tmp/x/log.txt"}
+    source = tmp_path / "mine"
+    source.mkdir()
+    from gather_evidence import write
+
+    write(source / "results.csv", list(table[0]), table)
+    write(source / "trials.csv", list(table[0]), table[:1])
+    written = make.gather(source, "mine", tmp_path / "evidence")
+    assert [path.name for path in written] == ["mine.csv", "mine.trials.csv"]  # no predictions: no differences
+    kept = rows(written[0])
+    assert kept[0]["error"] == "cannot read 'a b.png': see log.txt"
+    assert [r | {"error": ""} for r in kept] == [{k: str(v) for k, v in r.items()} | {"error": ""} for r in table]
+
+
+def test_gathering_compares_every_pair_of_heads_over_test_images(evidence: Path) -> None:
+    found = {(r["head"], r["control"]): r for r in rows(evidence / "pets.differences.csv")}
+    assert len(found) == 4 * 3
+    assert found["isqrt", "gap"]["mean"] == "0.200000"
+    assert found["gap", "isqrt"]["mean"] == "-0.200000"
+    assert (found["isqrt", "gap"]["seeds"], found["isqrt", "gap"]["images"]) == ("0 1 2", "200")
+    assert 0.1 < float(found["isqrt", "gap"]["low"]) < 0.2 < float(found["isqrt", "gap"]["high"]) < 0.3
+
+
+def test_heads_of_two_sweeps_are_compared_where_it_is_asked_for(make: ModuleType, pets: Path, tmp_path: Path) -> None:
+    other = write_sweep(tmp_path / "roots", {"minimax": {0: 0.95, 1: 0.97, 2: 0.93}})
+    make.gather(other, "roots", tmp_path / "alone")
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["roots.csv"]
+    make.gather(pets, "pets", tmp_path / "both")
+    make.gather(other, "roots", tmp_path / "both", beside=[pets])
+    pairs = {(row["head"], row["control"]) for row in rows(tmp_path / "both" / "roots.differences.csv")}
+    assert pairs == {pair for head in SHARES for pair in ((head, "minimax"), ("minimax", head))}
+    assert {row["head"] for row in rows(tmp_path / "both" / "roots.csv")} == {"minimax"}
+    claim = CLAIM | {"results": ["pets", "roots"], "control": "isqrt", "heads": ["minimax"]}
+    text, _ = make.page({"commands": COMMANDS, "claims": [claim]}, tmp_path / "both")
+    assert "Outcome: **holds in 1 of 1 comparison**." in text
+
+
+def test_gathering_again_removes_what_the_sweep_has_no_more(make: ModuleType, pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "pets.trials.csv").write_text("old")
+    make.gather(pets, "pets", tmp_path)
+    assert not (tmp_path / "pets.trials.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "told"),
+    [
+        ("nowhere", "pets", "holds no results.csv"),
+        ("empty", "pets", "holds no results"),
+        ("begun", "pets", "is done yet"),
+        ("empty", "A b", "--as"),
+    ],
+)
+def test_what_cannot_be_gathered_is_refused(
+    source: str, name: str, told: str, make: ModuleType, pets: Path, tmp_path: Path
+) -> None:
+    lines = (pets / "results.csv").read_text().splitlines(keepends=True)
+    for folder, n in (("empty", 1), ("begun", 2)):  # columns alone; a first epoch
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "results.csv").write_text("".join(lines[:n]))
+    with pytest.raises(ZooError, match=told):
+        make.gather(tmp_path / source, name, tmp_path / "evidence")
+    assert not (tmp_path / "evidence").exists()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "margin", "verdict"),
+    [
+        ((0.01, 0.03, 3), (0.01, 0.03), 0.0, "holds"),
+        ((-0.03, -0.01, 3), (-0.03, -0.01), 0.0, "does not hold"),
+        ((-0.01, 0.03, 3), (0.01, 0.03), 0.0, "not decided"),
+        ((0.01, 0.03, 3), (-0.01, 0.03), 0.0, "not decided"),
+        ((0.01, 0.03, 2), (0.01, 0.03), 0.0, "not decided"),  # fewer than three seeds
+        ((None, None, 1), (0.01, 0.03), 0.0, "not decided"),
+        ((0.01, 0.03, 3), None, 0.0, "not decided"),
+        ((-0.004, 0.03, 3), (-0.003, 0.03), 0.005, "holds"),
+        ((-0.006, 0.03, 3), (-0.003, 0.03), 0.005, "not decided"),
+        ((-0.03, -0.006, 3), (-0.03, -0.004), 0.005, "not decided"),
+        ((-0.03, -0.006, 3), (-0.03, -0.006), 0.005, "does not hold"),
+    ],
+)
+def test_a_verdict_needs_both_intervals(seeds: Any, images: Any, margin: float, verdict: str) -> None:
+    from evidence_tables import judge
+
+    over_images = Estimate(0.0, *images, 200) if images else None
+    assert judge(Estimate(0.0, *seeds), over_images, margin) == verdict
+
+
+def test_a_claim_shows_its_losses_as_plainly_as_its_gains(make: ModuleType, evidence: Path) -> None:
+    text, drawings = make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
+    told = {cells[1]: cells[-1] for row in text.splitlines() if len(cells := row.strip(" |").split(" | ")) > 8}
+    told = {head: verdict for head, verdict in told.items() if head in ("`isqrt`", "`worse`", "`close`")}
+    assert told == {"`isqrt`": "holds", "`worse`": "does not hold", "`close`": "not decided"}
+    assert "+20.00 (+17.52 to +22.48)" in text
+    assert "Outcome: **holds in 1, does not hold in 1, not decided in 1 of 3 comparisons**." in text
+    assert "```bash\ngcpzoo sweep pets.yaml\n```" in text
+    assert set(drawings) == {"claim-1.svg"}
+    assert "prefers-color-scheme:dark" in drawings["claim-1.svg"]
+
+
+def test_what_was_not_measured_is_said(make: ModuleType, evidence: Path) -> None:
+    claims = [
+        CLAIM | {"results": ["textures"]},
+        CLAIM | {"control": "bdc"},
+        CLAIM | {"heads": ["isqrt", "bdc"], "where": {"data": ["pets", "cars"]}},
+    ]
+    text, _ = make.page({"commands": COMMANDS, "claims": claims}, evidence)
+    assert text.count("Outcome: **not measured**.") == 2
+    assert "Not measured: pets: `bdc`; cars: `gap`, `isqrt`, `bdc`." in text
+
+
+def test_differences_of_other_trainings_are_refused(make: ModuleType, evidence: Path) -> None:
+    path = evidence / "pets.csv"
+    path.write_text(path.read_text().replace(",0.9,0.5,", ",0.8,0.5,"))
+    with pytest.raises(ZooError, match="gather again"):
+        make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
+
+
+def test_a_table_without_a_command_and_an_unknown_key_are_refused(make: ModuleType, evidence: Path) -> None:
+    (evidence / "claims.yaml").write_text("commands: {}\nclaims: []\n")
+    with pytest.raises(ZooError, match=r"commands must name the command behind pets\.csv"):
+        make.load_claims(evidence)
+    (evidence / "claims.yaml").write_text("commands: {pets: x}\nclaims: [{claim: a, sorce: b}]\n")
+    with pytest.raises(ZooError, match="sorce"):
+        make.load_claims(evidence)
+
+
+def block(data: str, low: float, high: float, n: int = 3) -> Block:
+    runs = [Training({"data": data, "head": "isqrt"}, 0, [{"test/top1": 0.5}], {})]
+    gain = Estimate((low + high) / 2, low, high, n)
+    return Block({"data": data}, "gap", [HeadResult("isqrt", runs, 0, gain, gain)])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((0.05, 0.06), (0.01, 0.02), "holds"),
+        ((0.01, 0.02), (0.05, 0.06), "does not hold"),
+        ((0.01, 0.04), (0.03, 0.06), "not decided"),
+        ((0.05, 0.06, 2), (0.01, 0.02), "not decided"),
+    ],
+)
+def test_a_larger_gain_needs_intervals_that_lie_apart(one: Any, other: Any, verdict: str) -> None:
+    from evidence_tables import more_on
+
+    text, verdicts = more_on([block("textures", *one), block("pets", *other)], "textures")
+    assert verdicts == [verdict]
+    assert text.splitlines()[2].startswith("| `isqrt` | textures | ")
+
+
+def test_a_table_of_another_command_is_judged_over_seeds_by_its_better_side(evidence: Path) -> None:
+    from evidence_tables import measured_table
+
+    lines = [
+        f"{head},{seed},{value + seed / 100}" for head, value in (("gap", 0.5), ("isqrt", 0.3)) for seed in range(3)
+    ]
+    (evidence / "noise.csv").write_text("\n".join(["head,seed,mce", *lines]) + "\n")
+    table = {"table": "noise", "text": "Errors.", "columns": ["head", "mce"], "value": "mce", "control": "gap"}
+    text, verdicts = measured_table(table | {"better": "lower"}, evidence)
+    assert verdicts == ["holds"]
+    assert "| isqrt | 0.31 |" in text
+    assert measured_table(table | {"better": "higher"}, evidence)[1] == ["does not hold"]
+    (evidence / "noise.csv").write_text("network,mce,kind\ngap,0.5,fog\nmine,0.3,fog\ngap,0.4,snow\nmine,0.6,snow\n")
+    table |= {"columns": ["network", "mce"], "by": "network", "better": "lower"}
+    with pytest.raises(ZooError, match="tell them apart by group or where"):
+        measured_table(table, evidence)
+    assert "in 1 of 2 comparisons" in measured_table(table | {"group": ["kind"]}, evidence)[0]
+    text, verdicts = measured_table(table | {"where": {"kind": "fog"}}, evidence)
+    assert verdicts == ["not decided"]
+    assert "lower than with `gap` in 1 of 1 comparisons" in text
+
+
+def test_advice_takes_its_figures_from_the_tables_or_is_refused(evidence: Path) -> None:
+    from evidence_tables import fill_in
+
+    assert re.fullmatch(r"90\.00 ± 4\.97 beats \+20\.00 \(.*\)", fill_in(
+        "[[pets pets resnet18 isqrt]] beats [[pets pets resnet18 isqrt - gap]]", evidence
+    ))  # fmt: skip
+    for wrong in ("[[pets pets resnet18 bdc]]", "[[pets cars resnet18 isqrt]]", "[[pets isqrt]]"):
+        with pytest.raises(ZooError, match="claims.yaml"):
+            fill_in(wrong, evidence)
+
+
+def test_records_of_trainings_must_agree_with_the_tables(evidence: Path) -> None:
+    from evidence_tables import check_records
+
+    known = {"run": "pets_isqrt_seed0", "top1": {"mean": 90.0}}
+    record = replace(get_record("resnet18_isqrt.digits"), trainings=known)
+    check_records([record, get_record("resnet18_isqrt.cub50")], evidence)
+    with pytest.raises(ZooError, match=r"resnet18_isqrt\.digits: .* says 91\.0, docs/evidence 90\.00"):
+        check_records([replace(record, trainings=known | {"top1": {"mean": 91.0}})], evidence)
+    with pytest.raises(ZooError, match="gather its sweep"):
+        check_records([replace(record, trainings=known | {"run": "other"})], evidence)
