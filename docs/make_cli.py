@@ -15,8 +15,8 @@ from gcpzoo.hub.card import markdown
 INTRODUCTION = """# Command line
 
 `gcpzoo COMMAND --help` shows the same. In a checkout `python cli.py …` is `gcpzoo …`. Exit codes: 0 all went well, 1 a
-check found something, 2 a mistake in the command or its files, which one line on stderr explains, 130 stopped by Ctrl-C,
-143 by SIGTERM."""
+check found something, 2 a mistake in the command or its files, which one line on stderr explains, 130 stopped by
+Ctrl-C, 143 by SIGTERM."""
 TRAINER = """All options are those of a [config file](training.md), of which these are the ones that most runs need;
 `gcpzoo {command} --help-all` shows all, `gcpzoo {command} --data.help CLASS` those of a data set,
 [Python](api/training.md) what each does."""

@@ -105,7 +105,7 @@ def measure() -> dict[str, Any]:
 
 
 def roles(text: str) -> str:
-    """Convert formulas, roles and literals of our docstrings to Markdown."""
+    """Convert formulas, roles, literals and examples of our docstrings to Markdown."""
     text = text.replace("``", "`")
     text = re.sub(
         r"\.\. math::((?:.|\n)*?)(?=\n\n|\Z)",
@@ -113,14 +113,14 @@ def roles(text: str) -> str:
         text,
     )
     text = re.sub(r":math:`([^`]*)`", lambda m: f"$`{m[1]}`$", text)
-    return re.sub(r":(?:func|class|meth|data|mod):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    text = re.sub(r":(?:func|class|meth|data|mod):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    return re.sub(r"^>>> (?:.+\n?)+", lambda m: f"```python\n{m[0].rstrip()}\n```\n", text, flags=re.M)
 
 
 def markdown(text: str) -> str:
     """Convert the few constructs of our docstrings to Markdown."""
     text = roles(inspect.cleandoc(text))
     text = re.sub(r"\n(Returns|Raises):\n(    .*\n?)*", "", text)
-    text = re.sub(r"^>>> (?:.+\n?)+", lambda m: f"```python\n{m[0].rstrip()}\n```\n", text, flags=re.M)
     text = re.sub(r"\n(?:Args|Attributes):\n((?:    .*\n?|\n(?=    ))*)", arguments, text)
     return re.sub(
         r"^(When to use|Released code|Source): (.)", lambda m: f"**{m[1]}.** {m[2].upper()}", text, flags=re.M

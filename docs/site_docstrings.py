@@ -18,4 +18,5 @@ class Roles(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of a module, class, function or attribute."""
         if obj.docstring:
-            obj.docstring.value = roles(obj.docstring.value).replace("$`", "$").replace("`$", "$")
+            text = roles(obj.docstring.value).replace("$`", "$").replace("`$", "$")
+            obj.docstring.value = text.replace("```python\n>>>", "```pycon\n>>>")

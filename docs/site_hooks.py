@@ -31,24 +31,18 @@ PAGES = {
     "security.md": "SECURITY.md",
 }
 """Page of the site → file of the repository that it shows."""
-LATER = {"evidence.md": "Results", "bulk.md": "Guides", "app.md": "Guides", "serve.md": "Guides"}
-"""Pages that stand in the navigation where they are there, and their section."""
 IMAGES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json"}
 FENCE_OR_LINK = re.compile(r"^( *)(```+|~~~+).*?^\1\2|(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\([(\[])(.*?)\\[)\]]\s*</\1>', re.DOTALL)
 LOADED = re.compile(
-    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\bhref=[\"']?(?:https?:)?//"
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\brel=[\"']?stylesheet[^>]*\bhref=[\"']?https?:"
 )
-TITLE = re.compile(r"(<title>.*?)(</title>)", re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
-    """Show the version, and put pages that not every state has into the navigation."""
+    """Show the version."""
     config.site_name = f"{config.site_name} {gcpzoo.__version__}"
-    for page, section in LATER.items():
-        if (ROOT / "docs" / page).is_file():
-            next(part for part in config.nav if section in part)[section].insert(0, page)
     return config
 
 
