@@ -1,13 +1,13 @@
 """Build the package and try what was built, as somebody who installs it would: ``make release``.
 
-    scripts/try_release.py                          # wheel and sdist, newest and lowest dependencies: four environments
+    scripts/try_release.py                      # wheel and sdist, newest and lowest dependencies: four environments
     scripts/try_release.py --files wheel --versions newest
-    scripts/try_release.py --dry                    # no dependency is installed: those of this environment are used
-    scripts/try_release.py --lowest                 # print the lowest versions that pyproject.toml allows, nothing else
+    scripts/try_release.py --dry                # no dependency is installed: those of this environment are used
+    scripts/try_release.py --lowest             # print the lowest versions that pyproject.toml allows, nothing else
 
-Builds sdist and wheel into dist/, runs ``twine check``, looks into both, installs each into a new environment, and there
-lists, loads, predicts and trains outside the checkout. Then it asks pip whether the extras can be resolved. An environment
-takes about 6 GB and some minutes; each is deleted before the next. Needs a network, and ``build`` and ``twine``.
+Builds sdist and wheel into dist/, runs ``twine check``, looks into both, installs each into a new environment, and
+there lists, loads, predicts and trains outside the checkout. Then it asks pip whether the extras can be resolved. An
+environment takes about 6 GB and some minutes; each is deleted before the next. Needs a network, ``build``, ``twine``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def lowest() -> list[str]:
     """Pin every requirement, those of the extras too, to the lowest version that pyproject.toml allows."""
     table = project()
     extras = {k: v for k, v in table["optional-dependencies"].items() if k not in ("all", "dev")}  # type: ignore[attr-defined]
-    requirements = [*table["dependencies"], *sum(extras.values(), [])]  # type: ignore[misc]
+    requirements = [*table["dependencies"], *(one for extra in extras.values() for one in extra)]  # type: ignore[misc]
     return [re.sub(r"(\[.*\])?>=([\d.]+).*", r"==\2", requirement) for requirement in requirements]
 
 

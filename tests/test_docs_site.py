@@ -67,7 +67,7 @@ def test_every_command_is_one_that_its_parser_takes(
     monkeypatch.chdir(tmp_path)
     for line in commands(page, "gcpzoo"):
         arguments = shlex.split(line, comments=True)[1:]
-        if arguments[0] not in TRAINER_COMMANDS and not is_on_data(arguments):
+        if arguments[0] not in TRAINER_COMMANDS and not (arguments[0] == "predict" and is_on_data(arguments)):
             assert parser().parse_args(arguments).handler is not None, line
             continue
         from gcpzoo.cli.parser import options
@@ -81,7 +81,7 @@ def test_every_command_is_one_that_its_parser_takes(
 
 
 def test_the_pages_show_many_commands() -> None:
-    assert sum(len(commands(page, "gcpzoo")) for page in PAGES) > 100
+    assert sum(len(commands(page, "gcpzoo")) for page in PAGES) > 70
     assert len(commands(DOCS / "use.md", "gcpzoo")) > 10
 
 
@@ -146,9 +146,8 @@ def test_the_reference_has_every_command_with_every_option(monkeypatch: pytest.M
     assert list(make_cli.options(make_cli.subcommands(parser())["shard"][1]))[2][0] == "--max-mb N"
     for name, section in sections.items():
         assert all(example in section for example in EXAMPLES[name])
-        assert all(
-            option.replace("|", "\\|") in section for option, _ in trainer_options(name) if name in TRAINER_COMMANDS
-        )
+    for name in TRAINER_COMMANDS:
+        assert all(f"| `{option}` |" in sections[name] for option, _ in trainer_options(name))
     for option in ("--model", "--top", "--json", "--skip-corrupt", "IMAGES"):
         assert f"| `{option}" in sections["predict"]
 
@@ -171,14 +170,14 @@ def test_links_of_the_repository_lead_to_pages_of_the_site(hooks: ModuleType) ->
         assert hooks.relink(text, "use.md") == text
 
 
-def test_every_formula_of_the_pages_and_docstrings_becomes_mathml(hooks: ModuleType) -> None:
+def test_every_formula_of_the_pages_becomes_mathml(hooks: ModuleType) -> None:
     heads = TEXTS[DOCS / "heads.md"]
     formulas = [*blocks(DOCS / "heads.md", "math"), *re.findall(r"\$`([^`\n]+)`\$", FENCE.sub("", heads))]
     for page in (DOCS / "analysis.md", DOCS / "tutorials" / "add_head.md"):
         text = FENCE.sub("", TEXTS[page])
         formulas += re.findall(r"\$\$(.+?)\$\$", text, re.DOTALL)
         formulas += re.findall(r"\$([^\s$][^$\n]*)\$", re.sub(r"\$\$.+?\$\$", "", text, flags=re.DOTALL))
-    assert len(formulas) > 150
+    assert len(formulas) > 100
     assert all(hooks.mathml(formula, True).startswith("<math") for formula in formulas)
 
 
@@ -186,7 +185,7 @@ def test_a_formula_that_cannot_be_drawn_stops_the_build(hooks: ModuleType) -> No
     page = type("Page", (), {"file": type("File", (), {"src_uri": "x.md"})})
     text = hooks.on_page_content('<p><span class="arithmatex">\\(a &lt; b\\)</span></p>', page=page)
     assert "<math" in text
-    assert "&lt;" in text
+    assert "<mo>&#x0003C;</mo>" in text
     for wrong in ("\\unheard{x}", "\\frac{1}"):
         with pytest.raises(hooks.PluginError, match=r"x\.md: the formula"):
             hooks.on_page_content(f'<div class="arithmatex">\\[{wrong}\\]</div>', page=page)
