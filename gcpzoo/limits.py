@@ -191,7 +191,7 @@ class _Keys:
             return
         if self.open:
             lines, nodes = self.open[-1]
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 0
             if lines is not None and nodes[0] % 2 == 0 and isinstance(event, yaml.ScalarEvent) and event.value != "<<":
                 if event.value in lines:
                     raise ZooError(

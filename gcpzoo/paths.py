@@ -60,9 +60,8 @@ def run_file(folder: str | os.PathLike[str]) -> Path | None:
     """
     folder = Path(folder).expanduser()
     found = next((p for name in RUN_FILES if (p := folder / "checkpoints" / name).is_file()), None)
-    if found is None and (folder / "generation-1").is_dir():
-        last = max((p for p in folder.glob("generation-*")), key=lambda p: (len(p.name), p.name))
-        raise ZooError(f"{str(folder)!r} holds generations, each a model: give one of them, e.g. {last}")
+    if found is None and (runs := sorted(folder.glob("generation-*"), key=lambda p: (len(p.name), p.name))):
+        raise ZooError(f"{folder} holds {len(runs)} generations of a network: name one, such as {runs[-1]}")
     return found
 
 

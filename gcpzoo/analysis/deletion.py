@@ -57,7 +57,7 @@ def cover(image: Tensor, fill: str = "blur") -> Tensor:
     sigma = min(image.shape[1:]) / 8
     height, width = (2 * min(round(3 * sigma), side - 1) + 1 for side in image.shape[1:])
     across: Tensor = gaussian_blur(image, [width, 1], [sigma, sigma])  # one direction at a time: the same, faster
-    return gaussian_blur(across, [1, height], [sigma, sigma])  # type: ignore[no-any-return]
+    return gaussian_blur(across, [1, height], [sigma, sigma])
 
 
 def hide(image: Tensor, hidden: Tensor, other: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "embed",
         help="vectors of images, before the classifier",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The file has the arrays vectors (N, D) and paths, for class folders also labels and class_names. "
         "See docs/images.md.",
     )

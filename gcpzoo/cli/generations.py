@@ -53,7 +53,7 @@ def fit_generations(config: Namespace, argv: Sequence[str], fit: Callable[[Seque
     for i in range(count):
         rank_zero_only(print)(f"generation {i + 1} of {config.generations}")
         cli = None  # the former network need not stay in memory
-        cli = _train_apart([*argv, *_options(config, runs, i)], output, fit)
+        cli = train_apart([*argv, *_options(config, runs, i)], output, fit)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if config.evaluate and cli.trainer.is_global_zero and not config.trainer.fast_dev_run:
@@ -100,7 +100,7 @@ def _options(config: Namespace, runs: Sequence[Path], i: int) -> list[str]:
     return options
 
 
-def _train_apart(argv: Sequence[str], output: Path, fit: Callable[[Sequence[str]], Any]) -> Any:
+def train_apart(argv: Sequence[str], output: Path, fit: Callable[[Sequence[str]], Any]) -> Any:
     """Train once, and leave the process as it was: its environment, and no group of processes that have ended."""
     before = dict(os.environ)
     try:

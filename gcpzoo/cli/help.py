@@ -8,8 +8,9 @@ import textwrap
 
 EXAMPLES = {
     "fit": (
+        "gcpzoo fit FOLDER --output runs/mine",
+        "gcpzoo fit FOLDER --from resnet18_isqrt.cub50 --compare --output runs/both",
         "gcpzoo fit --config finetune/digits.yaml",
-        "gcpzoo fit --config finetune/images.yaml --data.root FOLDER --output runs/mine",
         "gcpzoo fit --config finetune/cub50.yaml --data.root FOLDER --model.head gap",
         "gcpzoo fit --config finetune/digits.yaml --output runs/digits --resume",
     ),
@@ -69,6 +70,12 @@ EXAMPLES = {
 }
 """What to type, for each command; tests parse every line."""
 OPTIONS = (
+    ("fit", "FOLDER", "class folders of one's own: everything that is not given is chosen for them, with reasons"),
+    ("fit", "--from MODEL", "with FOLDER: the model, run or file of weights to begin with"),
+    ("fit", "--compare", "with FOLDER: train covariance pooling and average pooling, and say which to keep"),
+    ("fit", "--folds N", "with FOLDER: train N times, each time with another share held out"),
+    ("fit", "--balanced", "weigh the loss so that every class counts alike"),
+    ("fit", "--best", "keep the epoch that is best on the validation images; else the final one"),
     ("fit", "--config FILE", "options to begin with: a file of one's own or of the package"),
     ("", "--output DIR", "folder of the run (runs/NAME)"),
     ("fit", "--resume", "go on with the stopped run in --output"),
@@ -82,14 +89,11 @@ OPTIONS = (
     ("", "--skip-corrupt", "leave out images that cannot be read"),
     ("fit", "--model.backbone NAME", "see gcpzoo list --backbones; timm:NAME for one of timm's"),
     ("fit", "--model.head NAME", "see gcpzoo list --heads; gap is the control"),
-    ("fit", "--model.dim N", "channels after the reduction layer, null for none"),
     ("fit", "--model.fusion KIND", "sum: add the logits of average pooling"),
-    ("fit", "--model.checkpoint MODEL", "begin with the weights of this model"),
     ("fit", "--model.backbone_weights FILE", "begin with a backbone's weights in a file"),
     ("fit", "--model.optimizer.lr X", "learning rate of the backbone"),
     ("fit", "--model.optimizer.classifier_lr_factor X", "the classifier's rate, as a multiple of it"),
     ("fit", "--trainer.max_epochs N", "epochs to train"),
-    ("", "--trainer.accelerator KIND", "cpu, gpu or auto"),
     ("fit", "--trainer.precision KIND", "32-true, bf16-mixed or 16-mixed"),
     ("", "--seed_everything N", "seed of weights, order and augmentation (0)"),
 )  # fmt: skip

@@ -12,9 +12,10 @@ from typing import NoReturn
 
 from gcpzoo import __version__
 from gcpzoo.cli.exits import causes
+from gcpzoo.cli.folder_request import read_request
 from gcpzoo.cli.help import add_examples, short_help
 from gcpzoo.cli.process import set_up_process
-from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data
+from gcpzoo.cli.shortcuts import expand_shortcuts, is_on_data, refuse_missing_files
 from gcpzoo.errors import ZooError
 
 TRAINER_COMMANDS = {
@@ -104,8 +105,13 @@ def run(argv: Sequence[str]) -> int:
     if _asks_for_short_help(argv):
         print(short_help(argv[0], TRAINER_COMMANDS[argv[0]]))
         return 0
+    if argv[:1] == ["fit"] and (request := read_request(argv)):
+        from gcpzoo.cli.fit_folder import fit_folder
+
+        return fit_folder(request)
     if argv and (argv[0] in TRAINER_COMMANDS or (argv[0] == "predict" and is_on_data(argv))):
         arguments = expand_shortcuts(argv)
+        refuse_missing_files(argv)
         from gcpzoo.cli.training import train
 
         return train(arguments)
@@ -157,11 +163,15 @@ def _explain(error: BaseException) -> int:
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
         print("gcpzoo: stopped", file=sys.stderr)
         return 130
-    mistake: BaseException | None = error
-    while mistake is not None and not isinstance(mistake, ZooError):
-        mistake = mistake.__cause__  # jsonargparse wraps what a constructor or a link raises
-    if mistake is None and isinstance(error, ModuleNotFoundError):
-        mistake = ModuleNotFoundError(f"{error}; {_installation(error.name or '')}")
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:  # jsonargparse wraps what a constructor or a link raises
+        chain.append(cause)
+    mistake: BaseException | None = next((e for e in chain if isinstance(e, ZooError)), None)
+    missing = next((e for e in chain if isinstance(e, ModuleNotFoundError)), None)
+    if mistake is None and missing is not None:
+        module = missing.name or next((m for m in EXTRAS if m in str(missing)), "")  # Lightning gives no name
+        text = str(missing) if missing.name or not module else f"No module named {module!r}"
+        mistake = ModuleNotFoundError(f"{text}; {_installation(module)}")
     if mistake is None:
         raise error
     print(f"gcpzoo: error: {mistake}", file=sys.stderr)

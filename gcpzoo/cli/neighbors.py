@@ -15,7 +15,6 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "neighbors",
         help="nearest images by the vectors of gcpzoo embed; recall and mAP",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="See docs/images.md for what recall@k and mAP are.",
     )
     p.add_argument("images", nargs="*", metavar="IMAGE", help="the embeddings (.npz), and images to find neighbors of")

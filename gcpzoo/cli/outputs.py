@@ -121,9 +121,16 @@ def summary_line(stage: str, report: dict[str, Any]) -> str:
     """
     r = report[stage]
     epochs = f" after epoch {report['fit']['epochs']}" if "fit" in report else ""
+    kept = report.get("checkpoint", {})
+    if kept.get("kept") == "best":
+        images = "held-out training" if report["data"].get("val_fraction") else "validation"
+        epochs = (
+            f" of epoch {kept['epoch']} of {report['fit']['epochs']}, the best by {kept['metric']} of {images} images"
+        )
     top1, top5, mean = (100 * r[k] for k in ("top1", "top5", "per_class"))
     loss = "not finite" if r["loss"] is None else f"{r['loss']:.4f}"
-    return f"{stage}{epochs}: top-1 {top1:.2f} %, top-5 {top5:.2f} %, mean over classes {mean:.2f} %, loss {loss}"
+    f1 = f", F1 {100 * r['f1']:.2f} %" if r.get("f1") is not None else ""
+    return f"{stage}{epochs}: top-1 {top1:.2f} %, top-5 {top5:.2f} %, mean over classes {mean:.2f} %{f1}, loss {loss}"
 
 
 def write_predictions(outputs: Sequence[Any], model: Any, data: Any, folder: Path) -> None:

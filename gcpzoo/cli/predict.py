@@ -19,9 +19,8 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "predict",
         help="classify images, or the test images of a data module (--data)",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="With --output the same command goes on after an interruption. With --data NAME (and its options, as for "
-        "fit) the test images of a data module are classified into predictions.csv. See docs/images.md.",
+        epilog="With --output the same command goes on after an interruption. With --data NAME (and its options, as "
+        "for fit) the test images of a data module are classified into predictions.csv. See docs/images.md.",
     )
     p.add_argument("images", nargs="+", help="image files or folders")
     add_model_options(p)

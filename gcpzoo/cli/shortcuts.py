@@ -11,7 +11,9 @@ from gcpzoo.paths import run_file
 from gcpzoo.training.configs import find_config, read_config
 from gcpzoo.training.former_names import CONFIG_SUFFIXES, refuse_former_names
 
-SKIP_CORRUPT = "--skip-corrupt"
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+SWITCHES = {"--skip-corrupt": ("--data.on_error", "skip"), "--balanced": ("--model.balanced", "true")}
+"""Short forms without a value, and the options that they stand for; these come last, behind ``--data``."""
 HELP_ALL = "--help-all"
 """Asks for the parser's help page; :mod:`gcpzoo.cli.help` answers --help."""
 
@@ -28,8 +30,9 @@ def is_on_data(argv: Sequence[str]) -> bool:
 def expand_shortcuts(argv: Sequence[str]) -> list[str]:
     """Write out the short forms that the trainer's commands take, and refuse what cannot work before torch is imported.
 
-    ``--model NAME`` becomes ``--model.checkpoint NAME``, and ``--skip-corrupt`` becomes ``--data.on_error skip``.
-    Configs of the package are found by their short path. They come first, so that options win wherever they stand.
+    ``--model NAME`` becomes ``--model.checkpoint NAME``, ``--skip-corrupt`` becomes ``--data.on_error skip``, and
+    ``--balanced`` becomes ``--model.balanced true``. Configs of the package are found by their short path. They come
+    first, so that options win wherever they stand.
 
     Raises:
         ZooError: if a config or checkpoint file does not exist, or an option has moved: the message gives its new name.
@@ -65,9 +68,24 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
             argument = f"{before}={Path.cwd() / path}" if before else str(Path.cwd() / path)
         arguments.append(argument)
     arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
-    if SKIP_CORRUPT in arguments:  # behind --data, which it is an option of
-        arguments = [argument for argument in arguments if argument != SKIP_CORRUPT] + ["--data.on_error", "skip"]
-    return _configs_first(arguments)
+    meant = [part for switch, option in SWITCHES.items() if switch in arguments for part in option]
+    return _configs_first([*(argument for argument in arguments if argument not in SWITCHES), *meant])
+
+
+def refuse_missing_files(argv: Sequence[str]) -> None:
+    """Refuse a folder of images and a file of weights that do not exist, before torch is imported.
+
+    >>> refuse_missing_files(["fit", "--data", "ImageFolder", "--data.root", "/nowhere"])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: there is no folder /nowhere; expected train, val and test folders, or class folders
+    """
+    for i, argument in enumerate(argv):
+        key, equals, inline = argument.partition("=")
+        value = inline if equals else "".join(argv[i + 1 : i + 2])
+        if key == "--data.root" and value and not Path(value).expanduser().exists():
+            raise ZooError(f"there is no folder {value}; expected train, val and test folders, or class folders")
+        if key == "--model.backbone_weights" and Path(value).suffix in FILES and not Path(value).is_file():
+            raise ZooError(f"no weights file {value!r}")
 
 
 def _configs_first(arguments: Sequence[str]) -> list[str]:

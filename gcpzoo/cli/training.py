@@ -39,6 +39,9 @@ KNOWN_WARNINGS = (
     ".*Total length of `list` across ranks is zero.*",
 )
 
+QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed")
+"""Loggers whose notes, such as the seed before an error, tell a user nothing."""
+
 
 def train(argv: Sequence[str]) -> int:
     """Run fit, validate, test or predict with its arguments, and return the exit code.
@@ -46,9 +49,7 @@ def train(argv: Sequence[str]) -> int:
     Raises:
         ZooError: for every mistake of the user, also those that the trainer finds.
     """
-    for message in KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    silence()
     before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
     try:
         with untrusted_configs(allowed_packages(argv)):
@@ -68,6 +69,17 @@ def train(argv: Sequence[str]) -> int:
         _on_sigterm(handler)
         os.environ.pop(OUTPUT, None)
     return 0
+
+
+def silence() -> None:
+    """Keep the libraries' own messages from the user, who gets ours.
+
+    >>> silence()
+    """
+    for message in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _run_once(argv: Sequence[str]) -> ZooCLI:

@@ -16,11 +16,11 @@ import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from gcpzoo.cli.callbacks import add_best_options, listed, run_callbacks, suggest_rate
 from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import (
@@ -40,7 +40,7 @@ from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.paths import replacing
-from gcpzoo.training import ClassificationTask, RunCheckpoints, RunReport, TestPredictions
+from gcpzoo.training import ClassificationTask, RunCheckpoints, TestPredictions
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
 from gcpzoo.training.options import CONFIG
@@ -102,6 +102,7 @@ class ZooCLI(LightningCLI):
             "--generations", type=int, default=1,
             help="train so many networks, each with the one before as teacher, and evaluate their ensemble (fit)",
         )  # fmt: skip
+        add_best_options(parser)
         parser.add_class_arguments(RunCheckpoints, "checkpoint")
         parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
 
@@ -204,15 +205,8 @@ class ZooCLI(LightningCLI):
                 rank_zero_only(set_former_log_aside)(self.output)
             loggers = (CSVLogger, TensorBoardLogger) if find_spec("tensorboard") else (CSVLogger,)
             kwargs["logger"] = [logger(self.output, name="", version="") for logger in loggers]
-        callbacks = _listed(config.get("callbacks"))
-        if self.subcommand == "fit" and "logger" in kwargs:
-            callbacks.append(LearningRateMonitor())
-        if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
-            callbacks.append(self.config_init[self.subcommand].checkpoint)
-        if config.get("enable_progress_bar") is not False:
-            callbacks.append(RichProgressBar(leave=True))
-        kwargs["callbacks"] = [*callbacks, RunReport(), TestPredictions()]
-        kwargs["plugins"] = [*_listed(config.get("plugins")), WholeCheckpointIO()]
+        kwargs["callbacks"] = run_callbacks(self.config_init[self.subcommand], str(self.subcommand), "logger" in kwargs)
+        kwargs["plugins"] = [*listed(config.get("plugins")), WholeCheckpointIO()]
         if isinstance(self.datamodule, ImageDataModule):  # it gives every process its share by itself
             kwargs["use_distributed_sampler"] = False
         trainer = super().instantiate_trainer(default_root_dir=str(self.output), **kwargs)
@@ -236,6 +230,7 @@ class ZooCLI(LightningCLI):
             if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
                 raise ZooError(f"{self.ckpt_path} does not fit its configuration: {wrong}")
             self.model.start = self.run_checkpoint.start
+            self.model.start_licence = self.run_checkpoint.start_licence
             trained = self.run_checkpoint.hyper_parameters["num_classes"]
         if self.subcommand != "fit" and trained is not None and trained != classes:
             raise ZooError(f"the data has {classes} classes, the model {trained}: it can only be evaluated on its own")
@@ -269,7 +264,10 @@ class ZooCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; a run whose training has ended already only lacks its evaluation, or nothing."""
         evaluate = self.config[self.subcommand].evaluate
-        if self.finished:
+        if self.config[self.subcommand].lr_find:
+            rate = suggest_rate(self.trainer, self.model, self.datamodule)
+            print(f"suggested for all parts alike: --model.optimizer.lr {rate:.1e}; nothing was trained")
+        elif self.finished:
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)
@@ -289,7 +287,8 @@ class ZooCLI(LightningCLI):
 
     def _show_mistakes(self) -> None:
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            table = next(c for c in self.trainer.callbacks if isinstance(c, TestPredictions)).table
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+            table = next(c for c in callbacks if isinstance(c, TestPredictions)).table
             write_mistakes(table, self.model.model, self.datamodule, self.output)
 
     def after_test(self) -> None:
@@ -321,11 +320,6 @@ def typed_options(argv: Sequence[str]) -> set[str]:
     """
     keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
     return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
-
-
-def _listed(given: Any) -> list[Any]:
-    """Write an option that takes one value or several as a list."""
-    return list(given) if isinstance(given, list | tuple) else [given] if given else []
 
 
 def _reset(model: Namespace, keys: Sequence[str]) -> None:

@@ -158,7 +158,8 @@ class ImageDataModule(ScreenedDataModule):
         elif "val" not in splits and self.val_fraction and "train" in splits:
             train, remedy = splits["train"], "change val_fraction, or set it to 0 to hold nothing out"
             total = len(train)
-            splits["train"], splits["val"] = hold_out(train, index.class_names, self.val_fraction, self.seed, remedy)
+            split = hold_out(train, index.class_names, self.val_fraction, self.seed, remedy, keep_single=True)
+            splits["train"], splits["val"] = split
             self._held_out = self.val_fraction
             rank_zero_info(f"{self.name}: {len(splits['val']):,} of {total:,} training images held out for validation")
         return splits

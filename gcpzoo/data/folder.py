@@ -23,7 +23,7 @@ from gcpzoo.data.scan import (
     scan_images,
 )
 from gcpzoo.data.shards import ShardedSplit, read_shards
-from gcpzoo.data.splits import hold_out
+from gcpzoo.data.splits import hold_out, take_fold
 from gcpzoo.errors import ZooError, printable
 
 
@@ -40,6 +40,9 @@ class ImageFolder(ImageDataModule):
         classes: ids of the classes in the order of the labels, e.g. those of a loaded model; null: those found.
         val_fraction: if there is no ``val`` folder: share of the training images to hold out as validation split.
         test_fraction: if there are class folders only: share of all images to set aside for the test.
+        folds: if there are class folders only: cut all images into so many parts of the same shares of classes, of
+            which one is the test split; null: ``test_fraction`` is set aside.
+        fold: number of that part, from 0.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -60,11 +63,16 @@ class ImageFolder(ImageDataModule):
         classes: list[str] | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
+        folds: int | None = None,
+        fold: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(val_fraction=val_fraction, **kwargs)
         if not 0 < test_fraction < 1:
             raise ZooError(f"test_fraction must be between 0 and 1, got {test_fraction}")
+        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+            raise ZooError(f"fold must be from 0 to one less than folds, which is at least 2, got {fold} of {folds}")
+        self.folds, self.fold = folds, fold
         self.root = root_folder(root)
         self.classes, self.test_fraction, self.set_aside = classes, test_fraction, 0.0
 
@@ -84,14 +92,14 @@ class ImageFolder(ImageDataModule):
                 f"{self.name}: there is no folder {root}; expected train, val and test folders, or class folders"
             )
         places = split_places(root)
+        if places and self.folds:
+            raise ZooError(f"{self.name}: folds need class folders, but {root} has folders of splits: leave out folds")
         if places:
             own = self.classes or list_classes(next(iter(places.values())))
             splits = {split: scan(place, own) for split, place in places.items()}
         else:
             own = self.classes or list_folders(root)
-            self.set_aside = self.test_fraction
-            remedy = "change test_fraction, or put the images into a train and a test folder"
-            train, test = hold_out(scan(root, own), own, self.test_fraction, self.seed, remedy)
+            train, test = self._set_aside(scan(root, own), own)
             splits = {"train": train, "test": test}
             rank_zero_info(f"{self.name}: {len(test):,} of {len(train) + len(test):,} images set aside for the test")
         if len(own) < 2:
@@ -108,15 +116,25 @@ class ImageFolder(ImageDataModule):
                 )
         return Index(own, splits)
 
+    def _set_aside(self, samples: list[Sample], own: Sequence[str]) -> tuple[list[Sample], list[Sample]]:
+        """Split all images into training and test images."""
+        if self.folds:
+            self.set_aside = 1 / self.folds
+            return take_fold(samples, own, self.folds, self.fold, self.seed)
+        self.set_aside = self.test_fraction
+        remedy = "change test_fraction, or put the images into a train and a test folder"
+        return hold_out(samples, own, self.test_fraction, self.seed, remedy)
+
     def record(self) -> dict[str, Any]:
-        """Describe the data as :meth:`ImageDataModule.record` does, with ``test_fraction``.
+        """Describe the data as :meth:`ImageDataModule.record` does, with ``test_fraction`` and the fold.
 
         >>> from unittest.mock import patch
         >>> with patch.object(ImageFolder, "index", lambda self: Index(["cat", "dog"], {"test": []})):
         ...     ImageFolder("/data").record()["test_fraction"]
         0.0
         """
-        return super().record() | {"test_fraction": self.set_aside}
+        fold = {"folds": self.folds, "fold": self.fold} if self.folds else {}
+        return super().record() | {"test_fraction": self.set_aside, **fold}
 
 
 def split_places(root: str) -> Mapping[str, str]:

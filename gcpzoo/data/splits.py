@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from gcpzoo.errors import ZooError
+
+
+def take_fold(
+    samples: Sequence[tuple[Any, int]], class_names: Sequence[str], folds: int, fold: int, seed: int
+) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
+    """Split ``(image, label)`` pairs into equal parts, stratified by label, and take one of them out.
+
+    Args:
+        samples: the pairs.
+        class_names: names of the labels, for the message.
+        folds: number of parts.
+        fold: which of them, from 0.
+        seed: of the random draw, the same for all parts.
+
+    Returns:
+        The rest and the part, both in the order of ``samples``.
+
+    Raises:
+        ZooError: if a class has fewer images than there are parts.
+
+    >>> samples = [(f"{i}.png", i % 2) for i in range(6)]
+    >>> [take_fold(samples, ["cat", "dog"], 3, fold, seed=0)[1] for fold in range(3)]
+    [[('3.png', 1), ('4.png', 0)], [('2.png', 0), ('5.png', 1)], [('0.png', 0), ('1.png', 1)]]
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    labels = [label for _, label in samples]
+    smallest = min(set(labels), key=labels.count)
+    if labels.count(smallest) < folds:
+        raise ZooError(
+            f"folds must be at most the number of images of every class, got {folds}: {class_names[smallest]!r} has "
+            f"{labels.count(smallest)}; add images, or lower folds"
+        )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    rest, part = list(parts)[fold]
+    return [samples[i] for i in rest], [samples[i] for i in part]
 
 
 def hold_out(
@@ -14,6 +51,7 @@ def hold_out(
     fraction: float,
     seed: int,
     remedy: str = "add images",
+    keep_single: bool = False,
 ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
     """Split ``(image, label)`` pairs at random, stratified by label, with scikit-learn.
 
@@ -23,6 +61,7 @@ def hold_out(
         fraction: share to hold out.
         seed: of the random draw.
         remedy: end of the message: what to do if a class is too small.
+        keep_single: leave the image of a class that has a single one in the rest, instead of refusing to split.
 
     Returns:
         The rest and the held-out ``fraction``, both in the order of ``samples``.
@@ -38,8 +77,12 @@ def hold_out(
     from sklearn.model_selection import train_test_split
 
     labels = [label for _, label in samples]
+    count = Counter(labels)
+    single = [i for i, label in enumerate(labels) if keep_single and count[label] == 1]
+    places = [i for i, label in enumerate(labels) if not (keep_single and count[label] == 1)]
     try:
-        rest, held = train_test_split(range(len(samples)), test_size=fraction, random_state=seed, stratify=labels)
+        stratify = [labels[i] for i in places]
+        rest, held = train_test_split(places, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError:
         smallest = min(set(labels), key=labels.count)
         raise ZooError(
@@ -47,4 +90,4 @@ def hold_out(
             f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "
             f"has {labels.count(smallest)}); {remedy}"
         ) from None
-    return [samples[i] for i in sorted(rest)], [samples[i] for i in sorted(held)]
+    return [samples[i] for i in sorted([*rest, *single])], [samples[i] for i in sorted(held)]

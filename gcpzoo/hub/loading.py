@@ -57,9 +57,6 @@ def load_stored(name: str | os.PathLike[str]) -> tuple[GCPNet, Path | None]:
     path = Path(spec.removeprefix("local-dir:")).expanduser()
     if run := run_file(path):
         path = run
-    elif runs := sorted(path.glob("generation-*/checkpoints/last.ckpt")):
-        several = [str(run.parent.parent) for run in runs]
-        raise ZooError(f"{path} holds {len(runs)} generations of a network: name one, {' or '.join(several)}")
     elif spec.startswith("local-dir:") or path.is_dir():
         return _from_folder(path)
     if path.suffix == ".ckpt":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,6 +150,8 @@ def publish(
     target = Target(repo, private, branch, create_pr, message, tag, collection)
     _check_metadata(licence, datasets, base_model)
     model, record, weights, training = _prepare(source, licence, about or {})
+    if base_model is None and (base := re.match(r"trained from hf-hub:([\w.-]+/[\w.-]+)", record.provenance)):
+        base_model = base[1]
     with tempfile.TemporaryDirectory() as folder:
         files, digest = _write(Path(folder), model, record, weights, training)
         if record.kind != "authors":  # its hash is the one of the authors' file
@@ -186,10 +190,22 @@ def _prepare(
         raise ZooError(f"{known.name} may not be published: its authors state no licence, so nobody else may share it")
     if known is None:
         known = describe({"model": model.config, "class_names": model.class_names}, "model", {})
+    if licence is not None:
+        _warn_of_licence(known, licence)
     if {"metrics", "measured_by"} & set(about):  # figures that the zoo does not vouch for
         known = dataclasses.replace(known, name="model", source={})
     record = with_about(known, {**about, **({"licence": licence} if licence else {})}, "publish")
     return model, record, weights, training
+
+
+def _warn_of_licence(known: Record, licence: str) -> None:
+    """Warn where a model is published under another licence than that of the model it was trained from."""
+    before = known.licence
+    if before not in ("", "unknown") and licence_id(before) != licence_id(licence):
+        whose = f"the model was {known.provenance}, whose licence is" if known.provenance else "its own licence is"
+        warnings.warn(
+            f"{whose} {before!r}, and --licence says {licence!r}: make sure that the first allows it", stacklevel=2
+        )
 
 
 def _write(

@@ -14,6 +14,7 @@ from gcpzoo import __version__
 from gcpzoo.data.classes import class_ids
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.hub.files import check_fit, set_classes
+from gcpzoo.hub.records import describe
 from gcpzoo.limits import check_values
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -36,6 +37,7 @@ class RunCheckpoint:
         hyper_parameters: arguments of :class:`gcpzoo.training.ClassificationTask`, as stored.
         state_dict: tensors of the network; the averaged ones where the run kept a moving average.
         epoch, step: when it was written: in which epoch, from 0, and after how many optimizer steps; ``None``: unknown.
+        start_licence: of the model that the training started from, where known.
 
     >>> import gcpzoo
     >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
@@ -52,6 +54,7 @@ class RunCheckpoint:
     state_dict: dict[str, Tensor]
     epoch: int | None = None
     step: int | None = None
+    start_licence: str | None = None
 
     def build(self) -> GCPNet:
         """Rebuild the network in eval mode, with its tensors, classes and preprocessing.
@@ -71,6 +74,10 @@ class RunCheckpoint:
         model.load_state_dict(self.state_dict)
         set_classes(model, self.class_names, where="the checkpoint")
         model.preprocessing = self.preprocessing
+        if self.start and self.start_licence:  # what a model is trained from binds what is made of it
+            about = {"licence": self.start_licence, "provenance": f"trained from {self.start}"}
+            known = {"model": self.config, "class_names": self.class_names, "about": about}
+            model.record = describe(known, "run", {})
         return model.eval()
 
     def check_arguments(self, arguments: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -98,7 +105,7 @@ class RunCheckpoint:
         check_fit({**network, "hidden": network.get("hidden") or []}, self.state_dict, "the checkpoint")
 
 
-def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:
+def describe_run(model: GCPNet, start: str | None, start_licence: str | None = None) -> dict[str, Any]:
     """Build the entry that a run adds to Lightning's checkpoint: plain values only.
 
     >>> import gcpzoo
@@ -112,6 +119,7 @@ def describe_run(model: GCPNet, start: str | None) -> dict[str, Any]:
         "class_names": model.class_names,
         "preprocessing": model.preprocessing.to_dict() if model.preprocessing else None,
         "start": start,
+        "start_licence": start_licence,
     }
 
 
@@ -164,6 +172,7 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
         state_dict=state,
         epoch=epoch,
         step=step,
+        start_licence=licence if isinstance(licence := ours.get("start_licence"), str) else None,
     )
 
 

@@ -15,10 +15,11 @@ COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden
 
 
 def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what the run wrote into ``metrics.json`` about its last epoch, as fields of a record.
+    """Read what the run wrote into ``metrics.json`` about the epoch it kept, as fields of a record.
 
     Args:
-        checkpoint: the run's ``checkpoints/last.ckpt``; for any other file there are no results.
+        checkpoint: the run's ``checkpoints/last.ckpt``, or ``best.ckpt`` where it kept the best epoch; for any other
+            file there are no results.
         config: configuration of the model in it.
 
     Raises:
@@ -28,12 +29,13 @@ def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     {}
     """
     path = checkpoint.parent.parent / "metrics.json"
-    if checkpoint.name != "last.ckpt" or not path.is_file():
+    if checkpoint.name not in ("best.ckpt", "last.ckpt") or not path.is_file():
         return {}
     try:
         report = load_json(read_text(path, str(path)), str(path))
         _check_model(path, report["model"], config)
-        return _fields(report)
+        is_best = report.get("checkpoint", {}).get("kept") == "best"
+        return _fields(report) if is_best == (checkpoint.name == "best.ckpt") else {}
     except ZooError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -50,13 +52,18 @@ def _check_model(path: Path, reported: Mapping[str, Any], config: Mapping[str, A
             )
 
 
+def _kept(report: Mapping[str, Any]) -> str:
+    kept = report.get("checkpoint", {})
+    return f", of which epoch {kept['epoch']}, the best by {kept['metric']}" if kept.get("kept") == "best" else ""
+
+
 def _fields(report: Mapping[str, Any]) -> dict[str, Any]:
     data, epochs = report["data"], report["fit"]["epochs"]
     images = data.get("images", data.get("pictures", {}))  # "pictures" in reports of format 1
     counts = ", ".join(f"{n} images ({split})" for split, n in images.items())
     about: dict[str, Any] = {
         "data": f"{data['data']}: {counts}" if counts else data["data"],
-        "recipe": f"{epochs} epoch{'' if epochs == 1 else 's'}; every setting is in training.yaml",
+        "recipe": f"{epochs} epoch{'' if epochs == 1 else 's'}{_kept(report)}; every setting is in training.yaml",
         "seeds": None if report["seed"] is None else [report["seed"]],
         "hardware": report["hardware"],
     }

@@ -19,7 +19,7 @@ from torch import Tensor
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 
-FOLDER, LAST, FORMER = "checkpoints", "last.ckpt", "former.ckpt"
+FOLDER, LAST, FORMER, BEST = "checkpoints", "last.ckpt", "former.ckpt", "best.ckpt"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

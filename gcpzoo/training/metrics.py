@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.functional import one_hot
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 States = dict[str, dict[str, Tensor]]
@@ -99,15 +99,16 @@ class BrierScore(Metric):
 
 
 def evaluation_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """Collect the metrics of an evaluation: accuracies, calibration error and Brier score of logits and labels.
+    """Collect the metrics of an evaluation: accuracies, macro F1, calibration error and Brier score.
 
     >>> sorted(evaluation_metrics(10, "test/"))
-    ['test/brier', 'test/ece', 'test/per_class', 'test/top1', 'test/top5']
+    ['test/brier', 'test/ece', 'test/f1', 'test/per_class', 'test/top1', 'test/top5']
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "top1": MulticlassAccuracy(num_classes, average="micro"),
         "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
         "per_class": MeanClassAccuracy(num_classes),
+        "f1": MulticlassF1Score(num_classes, average="macro"),
         "ece": CalibrationError(),
         "brier": BrierScore(),
     }

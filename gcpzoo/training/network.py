@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
+from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet, create_model
 
 START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
@@ -25,6 +27,7 @@ class StartingPoint:
         model: the network, in training mode.
         source: where its weights come from, in words; ``None``: random.
         trained_classes: number of classes that the checkpoint knew; ``None`` without one.
+        licence: of the model that the weights come from; ``None``: not known.
 
     >>> StartingPoint(create_model("resnet18", "gap", 2)).source is None
     True
@@ -33,6 +36,7 @@ class StartingPoint:
     model: GCPNet
     source: str | None = None
     trained_classes: int | None = None
+    licence: str | None = None
 
 
 def build_network(
@@ -75,8 +79,11 @@ def build_network(
     if checkpoint:
         return _from_checkpoint(checkpoint, network, defaults)
     weights: str | Mapping[str, Tensor] | None = backbone_weights
-    if backbone_weights is not None and not str(backbone_weights).endswith(WEIGHT_FILES):
-        backbone: Any = load(backbone_weights).backbone
+    licence = None
+    if backbone_weights is not None and not is_weights_file(backbone_weights):
+        base = load(backbone_weights)
+        backbone: Any = base.backbone
+        licence = _licence(base)
         weights = getattr(backbone, "net", backbone).state_dict()
     model = create_model(
         **network,
@@ -85,7 +92,25 @@ def build_network(
         allow_partial=allow_partial,
     )
     pretrained = f"pretrained {network['backbone']}" if pretrained_backbone else None
-    return StartingPoint(model, backbone_weights or pretrained)
+    return StartingPoint(model, backbone_weights or pretrained, licence=licence)
+
+
+def is_weights_file(name: str) -> bool:
+    """Say whether a source is a file of tensors; a run's ``.ckpt`` is a model.
+
+    >>> is_weights_file("mobilenet_v2.pth"), is_weights_file("runs/cub/checkpoints/last.ckpt")
+    (True, False)
+    """
+    return str(name).endswith(WEIGHT_FILES) and not (str(name).endswith(".ckpt") and _is_run(name))
+
+
+def _is_run(name: str) -> bool:
+    """Say whether a ``.ckpt`` file was written by ``gcpzoo fit``; one that is missing counts as such."""
+    try:
+        read_run_checkpoint(name)
+    except ZooError:
+        return not Path(name).is_file()
+    return True
 
 
 def _from_checkpoint(name: str, network: Mapping[str, Any], defaults: Mapping[str, Any]) -> StartingPoint:
@@ -96,8 +121,13 @@ def _from_checkpoint(name: str, network: Mapping[str, Any], defaults: Mapping[st
                 f"{name} brings its own architecture, {key}={model.config[key]!r}: leave out {value!r}, "
                 "or take only its backbone by backbone_weights"
             )
-    trained = model.num_classes
+    trained, licence = model.num_classes, _licence(model)
     if trained != network["num_classes"]:
         model.reset_classifier(network["num_classes"])
     model.record = None  # its figures are not those of what is trained from it
-    return StartingPoint(model.train(), name, trained)
+    return StartingPoint(model.train(), name, trained, licence)
+
+
+def _licence(model: GCPNet) -> str | None:
+    known: str | None = getattr(model.record, "licence", None)
+    return known if known not in ("", "unknown") else None

@@ -18,9 +18,10 @@ from gcpzoo import __version__
 from gcpzoo.analysis import head_spectra, mean_relative, plots
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
+from gcpzoo.training.best_epoch import BestEpoch
 
 FORMAT = 2
-METRICS = ("loss", "top1", "top5", "per_class", "ece", "brier")
+METRICS = ("loss", "top1", "top5", "per_class", "f1", "ece", "brier")
 
 
 def hardware() -> str:
@@ -156,6 +157,9 @@ class RunReport(Callback):
             "hardware": hardware(),
             "parameters": sum(p.numel() for p in pl_module.model.parameters()),
         }
+        best = next((c.record() for c in trainer.callbacks if isinstance(c, BestEpoch)), None)
+        if "fit" in self.report and (best or trainer.state.fn == "fit" or "checkpoint" not in self.report):
+            self.report["checkpoint"] = best or {"kept": "final", "epoch": self.report["fit"]["epochs"]}
         if teacher := pl_module.distillation.record():
             self.report["teacher"] = teacher
         _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)

@@ -28,6 +28,7 @@ from gcpzoo.training.checkpoints import check_finite
 from gcpzoo.training.checks import check_group, check_labels, check_ranges
 from gcpzoo.training.distillation import Distillation, DistillationConfig
 from gcpzoo.training.finite_guard import FiniteGuard
+from gcpzoo.training.losses import BalancedCrossEntropy
 from gcpzoo.training.metrics import evaluation_metrics, gather_sums, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
@@ -69,6 +70,7 @@ class ClassificationTask(L.LightningModule):
         optimizer: optimizer and learning rates.
         schedule: course of the learning rate over the epochs.
         distillation: a teacher whose answers are learned beside the labels.
+        balanced: let every class weigh the same in the loss, however many training images it has.
         label_smoothing: share of the target spread over all classes by the cross-entropy.
         mixup_alpha: parameter of MixUp's Beta distribution; 0: no MixUp.
         cutmix_alpha: parameter of CutMix's Beta distribution; 0: no CutMix. With both, each batch draws one.
@@ -108,6 +110,7 @@ class ClassificationTask(L.LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 (frozen)
         distillation: DistillationConfig = DistillationConfig(),  # noqa: B008 (frozen)
+        balanced: bool = False,
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
@@ -121,6 +124,7 @@ class ClassificationTask(L.LightningModule):
         self.optimizer_config = check_group(OptimizerConfig, "optimizer", optimizer)
         self.schedule_config = check_group(ScheduleConfig, "schedule", schedule)
         self.distillation = Distillation(check_group(DistillationConfig, "distillation", distillation))
+        self.balanced = balanced
         self.label_smoothing, self.mixup_alpha, self.cutmix_alpha = label_smoothing, mixup_alpha, cutmix_alpha
         check_ranges(self, label_smoothing=(0, 1), mixup_alpha=(0, 1e3), cutmix_alpha=(0, 1e3))
         self.channels_last = channels_last
@@ -128,6 +132,7 @@ class ClassificationTask(L.LightningModule):
         network = {key: arguments[key] for key in GCPNet.CONFIG_KEYS} | {"hidden": hidden or []}
         point = build_network(network, default_network(), **{key: arguments[key] for key in START_OPTIONS})
         self.model, self.start, self.trained_classes = point.model, point.source, point.trained_classes
+        self.start_licence = point.licence
         self.frozen = find_modules(self.model.backbone, frozen or [])
         freeze(self.frozen)
         self._save(arguments)
@@ -163,7 +168,8 @@ class ClassificationTask(L.LightningModule):
 
     def configure_loss(self) -> nn.Module:
         """Return the training loss of logits and targets (labels, or shares of classes after mixing)."""
-        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
+        kind = BalancedCrossEntropy if self.balanced else nn.CrossEntropyLoss
+        return kind(label_smoothing=self.label_smoothing)
 
     def configure_mix(self) -> nn.Module | None:
         """Return a module that mixes the images and labels of a training batch; ``None``: no mixing."""
@@ -207,6 +213,8 @@ class ClassificationTask(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Take the classes and the preprocessing from the data, and refuse data of other classes."""
         data: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(self.loss, BalancedCrossEntropy):
+            self.loss.count_images(data, self.model.num_classes)
         if stage == "predict" or not hasattr(data, "class_names"):
             return
         if data.num_classes != self.model.num_classes:
@@ -301,7 +309,7 @@ class ClassificationTask(L.LightningModule):
             ZooError: if a tensor is not finite; nothing is written then.
         """
         check_finite(checkpoint)
-        checkpoint[KEY] = describe_run(self.model, self.start)
+        checkpoint[KEY] = describe_run(self.model, self.start, self.start_licence)
         checkpoint[COURSE] = getattr(self, "course", None)
         checkpoint[METRICS] = gather_sums(self._train_metrics())
 

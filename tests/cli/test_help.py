@@ -38,5 +38,6 @@ def test_short_help_shows_options_that_exist(command: str, cli: Cli) -> None:
     _, everything, _ = cli(command, "--help-all")
     _, image_folder, _ = cli("fit", "--data.help", "ImageFolder")
     for option in re.findall(r"^  (--[\w.-]+)", out, re.MULTILINE):
-        known = ("--model", "--data", "--skip-corrupt", "--seed_everything")
+        of_folders = ("--from", "--compare", "--folds", "--balanced")
+        known = (*of_folders, "--model", "--data", "--skip-corrupt", "--seed_everything")
         assert option in known or f"{option} " in everything + image_folder, option

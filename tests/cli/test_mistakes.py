@@ -92,7 +92,7 @@ def test_an_unknown_key_in_a_config_file_is_named(cli: Cli, small_fit: list[str]
     assert "Traceback" not in err
 
 
-BASE = ["fit", "--data", "ImageFolder", "--data.root", "absent", "--model.backbone", "resnet18"]
+BASE = ["fit", "--data", "ImageFolder", "--data.root", ".", "--model.backbone", "resnet18"]
 CALLBACKS = "trainer:\n  callbacks:\n  - class_path: gcpzoo.training.{}\n    init_args: {}\n"
 
 

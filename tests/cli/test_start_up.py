@@ -51,6 +51,10 @@ def start(folder: Path, *arguments: str) -> tuple[int, str, str, float]:
         (["test", "--data", "Digits", "--ckpt_path", "absent.ckpt"], 2, "no checkpoint 'absent.ckpt'"),
         (["predict", "--model", "resnet18_isqrt.digits", "absent.png"], 2, "no image 'absent.png'"),
         (["info", "resnet18_isqrt.digit"], 2, "did you mean resnet18_isqrt.digits"),
+        (["fit", "absent"], 2, "there is no folder 'absent'"),
+        (["fit", ".", "--from", "resnet18_isqrt.digit"], 2, "did you mean resnet18_isqrt.digits"),
+        (["fit", "--config", "finetune/images.yaml", "--data.root", "absent"], 2, "there is no folder absent"),
+        (["fit", "--data", "Digits", "--model.backbone_weights", "absent.pth"], 2, "no weights file 'absent.pth'"),
         (["lst"], 2, "invalid choice"),
     ],
 )

@@ -252,3 +252,18 @@ def test_the_command_line_takes_every_data_set_by_name_with_the_options_of_all(t
         extra = [] if name == "Digits" else [f"--data.root={root}"]
         config = parser.parse_args([f"--data=gcpzoo.data.{name}", "--data.batch_size=3", *extra])
         assert instantiate(config).data.batch_size == 3
+
+
+def test_a_single_training_image_of_a_class_is_not_held_out_for_validation(tmp_path):
+    data = ImageFolder(lay_out(tmp_path, train={"a": 20, "b": 1}, test={"a": 1, "b": 1}), val_fraction=0.1)
+    counts = {split: Counter(label for _, label in data.samples(split)) for split in ("train", "val")}
+    assert counts == {"train": {0: 18, 1: 1}, "val": {0: 2}}
+
+
+def test_folds_of_split_folders_and_of_too_few_images_are_refused(tmp_path):
+    with pytest.raises(ZooError, match="folds need class folders"):
+        ImageFolder(lay_out(tmp_path / "a", train={"a": 3, "b": 3}, test={"a": 1}), folds=3).setup("fit")
+    with pytest.raises(ZooError, match="folds must be at most the number of images of every class, got 3: 'b' has 2"):
+        ImageFolder(lay_out(tmp_path / "b", _={"a": 3, "b": 2}), folds=3).setup("fit")
+    with pytest.raises(ZooError, match="fold must be from 0 to one less than folds"):
+        ImageFolder(str(tmp_path), folds=3, fold=3)

@@ -101,5 +101,5 @@ def test_a_folder_of_generations_says_which_it_holds(tmp_path):
     for i in (1, 2):
         (tmp_path / f"generation-{i}" / "checkpoints").mkdir(parents=True)
         (tmp_path / f"generation-{i}" / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(ZooError, match=r"holds 2 generations .*: name one, .*generation-1 or .*generation-2"):
+    with pytest.raises(ZooError, match=r"holds 2 generations .*: name one, such as .*generation-2"):
         gcpzoo.load(tmp_path)

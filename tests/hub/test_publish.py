@@ -17,6 +17,8 @@ from standin import Hub
 import gcpzoo
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import publish, search_hub
+from gcpzoo.hub.run_checkpoint import describe_run
+from gcpzoo.training.network import build_network
 
 
 class TestRoundTrip:
@@ -288,3 +290,43 @@ def test_the_configuration_says_all_that_loading_needs(hub: Hub, small):
     assert config["model"]["num_classes"] == 3
     assert config["class_names"] == small.class_names
     assert config["preprocessing"]["crop"] == 48
+
+
+class TestLicences:
+    """The licence of the model that a run started from."""
+
+    @pytest.fixture
+    def run(self, tmp_path, small):
+        def write(start, licence):
+            state = {f"model.{key}": value for key, value in small.state_dict().items()}
+            path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"state_dict": state, "gcpzoo": describe_run(small, start, licence)}, path)
+            return path
+
+        return write
+
+    def test_it_and_the_base_travel_into_the_card(self, run):
+        done = publish(run("hf-hub:owner/base@main", "cc-by-nc-4.0"), "owner/mine", dry_run=True)
+        assert "license: cc-by-nc-4.0" in done.card
+        assert "base_model: owner/base" in done.card
+        assert "trained from hf-hub:owner/base@main" in done.card
+
+    def test_another_licence_is_taken_with_a_warning(self, run):
+        path = run("resnet18_isqrt.digits", "cc-by-nc-4.0")
+        with pytest.warns(
+            UserWarning, match="trained from resnet18_isqrt.digits, whose licence is 'cc-by-nc-4.0', and"
+        ):
+            done = publish(path, "owner/mine", licence="mit", dry_run=True)
+        assert "license: mit" in done.card
+
+    def test_the_same_licence_is_no_matter(self, run, recwarn):
+        publish(run("resnet18_isqrt.digits", "Apache-2.0"), "owner/mine", licence="apache-2.0", dry_run=True)
+        publish(run(None, None), "owner/mine", licence="mit", dry_run=True)
+        assert not [w for w in recwarn if "licence" in str(w.message)]
+
+    def test_a_run_keeps_that_of_the_model_it_started_from(self, run):
+        path = run("resnet18_isqrt.digits", "cc-by-nc-4.0")
+        network = {"backbone": "resnet18", "until": "layer1", "num_classes": 9}
+        assert build_network(network, {}, backbone_weights=str(path)).licence == "cc-by-nc-4.0"
+        assert build_network(network, {}, backbone_weights="resnet18_isqrt.digits").licence == "Apache-2.0"

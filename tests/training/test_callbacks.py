@@ -17,6 +17,7 @@ from gcpzoo.heads import create_head
 from gcpzoo.training import (
     ClassificationTask,
     CovarianceSpectrum,
+    GradualUnfreezing,
     HybridRoot,
     OptimizerConfig,
     RunReport,
@@ -84,6 +85,34 @@ def test_what_the_task_freezes_stays_frozen_after_the_unfreezing(data: ImageFold
     trainer(tmp_path, max_epochs=2, callbacks=[StagedUnfreezing(unfreeze_at=1), watch]).fit(task, data)
     assert torch.equal(watch.weights[0], watch.weights[1])
     assert torch.equal(watch.statistics[0], watch.statistics[1])
+
+
+def test_modules_begin_to_learn_one_after_the_other(data: ImageFolder, tmp_path: Path) -> None:
+    class Learns(L.Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[bool, bool, bool]] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+            backbone = pl_module.model.backbone
+            parts = (backbone.conv1, backbone.layer1[0].conv1, backbone.layer1[1].conv1)
+            self.seen.append(tuple(part.weight.grad is not None for part in parts))
+
+    learns, watch = Learns(), Watch()
+    gradual = GradualUnfreezing({"backbone": 3, "layer1": 1, "layer1.1": 2})
+    task = ClassificationTask(**NETWORK)
+    trainer(tmp_path, max_epochs=4, limit_train_batches=1, callbacks=[gradual, learns, watch]).fit(task, data)
+    assert learns.seen == [(False, False, False), (False, True, False), (False, True, True), (True, True, True)]
+    assert torch.equal(watch.statistics[0], watch.statistics[2])
+    assert not torch.equal(watch.statistics[2], watch.statistics[3])
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [({"layer9": 1}, "unknown module of resnet18 'layer9'"), ({"layer1": 2}, "less than the 2 epochs")],
+)
+def test_what_could_never_learn_is_refused(until: dict[str, int], said: str, data: ImageFolder, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=said):
+        trainer(tmp_path, max_epochs=2, callbacks=[GradualUnfreezing(until)]).fit(ClassificationTask(**NETWORK), data)
 
 
 def test_a_frozen_backbone_gathers_several_batches_for_a_step(data: ImageFolder, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from image_files import draw
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -220,3 +221,30 @@ def test_the_covariance_spectrum_is_logged(data: ImageFolder, tmp_path: Path) ->
 def test_unknown_frozen_modules_are_named() -> None:
     with pytest.raises(ZooError, match="did you mean conv1"):
         ClassificationTask(**SMALL, frozen=["conv"])
+
+
+def test_every_class_weighs_the_same_in_the_balanced_loss(tmp_path: Path) -> None:
+    for label, (name, count) in enumerate((("many", 9), ("few", 3))):
+        for k in range(count):
+            draw(tmp_path / "data" / "train" / name / f"{k}.png", label, k, size=32)
+    data = ImageFolder(str(tmp_path / "data"), image_size=32, batch_size=6, workers=0, val_fraction=0)
+    task = ClassificationTask(**{**SMALL, "num_classes": 2}, balanced=True, label_smoothing=0.1)
+    trainer(tmp_path, max_steps=1).fit(task, data)
+    logits, labels = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 1, 1, 0])
+    few, many = 12 / (2 * 3), 12 / (2 * 9)
+    assert torch.equal(task.loss.weight, torch.tensor([few, many]))
+    log = logits.log_softmax(1)
+    smoothed = 0.9 * torch.nn.functional.one_hot(labels, 2) + 0.05
+    expected = -(smoothed * torch.tensor([few, many]) * log).sum(1).mean()
+    torch.testing.assert_close(task.loss(logits, labels), expected)
+    torch.testing.assert_close(task.loss(logits, torch.nn.functional.one_hot(labels, 2).float()), expected)
+    assert not [key for key in task.state_dict() if key.startswith("loss")]
+
+
+def test_balancing_needs_a_list_of_the_images(tmp_path: Path) -> None:
+    class Plain(L.LightningDataModule):
+        def train_dataloader(self) -> DataLoader:
+            return DataLoader(TensorDataset(torch.zeros(4, 3, 32, 32), torch.zeros(4, dtype=torch.long)), 2)
+
+    with pytest.raises(ZooError, match="balanced needs a data module that lists its images"):
+        trainer(tmp_path).fit(ClassificationTask(**SMALL, balanced=True), Plain())

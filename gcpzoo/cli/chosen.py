@@ -1,0 +1,64 @@
+"""Settings that were chosen for a folder: made for this machine, explained, trained with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from gcpzoo.cli.folder_request import FolderRequest
+from gcpzoo.cli.generations import train_apart
+from gcpzoo.cli.shortcuts import expand_shortcuts
+from gcpzoo.cli.training import train
+from gcpzoo.errors import printable
+from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose
+
+
+def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str) -> Choice:
+    """Choose the settings for a head on this machine."""
+    on_gpu = (
+        torch.cuda.is_available()
+        and torch.cuda.is_bf16_supported()
+        and request.typed.get("trainer.accelerator") != "cpu"
+    )
+    typed = {("balanced" if key == "model.balanced" else key): value for key, value in request.typed.items()}
+    return choose(survey, source, on_gpu, head, typed)
+
+
+def train_chosen(choice: Choice, arguments: Sequence[str]) -> int:
+    """Train by a choice; the arguments of the command line win over it."""
+    with tempfile.TemporaryDirectory(prefix="gcpzoo-") as folder:
+        config = Path(folder) / "choice.yaml"
+        config.write_text(yaml.safe_dump(choice.options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return train(expand_shortcuts(["fit", "--config", str(config), *arguments]))
+
+
+def train_one_of(choice: Choice, arguments: Sequence[str], output: Path) -> int:
+    """Train one of several networks below ``output``, and leave the process as it was; say how they go on."""
+    code: int = train_apart(arguments, output, lambda own: train_chosen(choice, own))
+    if code:
+        print(f"gcpzoo: all of them go on by the same command with --resume --output {output}", file=sys.stderr)
+    return code
+
+
+def say_choice(folder: str, choice: Choice, title: str = "chosen for") -> None:
+    """Print the reasons of a choice, from the first process."""
+    if any(os.environ.get(key, "0") != "0" for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        return
+    print(f"{title} {printable(folder)} (options win over it; config.yaml of the run has every setting):")
+    say_reasons(choice.reasons)
+
+
+def say_reasons(reasons: Mapping[str, str]) -> None:
+    """Print reasons, one a line.
+
+    >>> say_reasons({"epochs": "10"})
+      epochs    10
+    """
+    for topic, reason in reasons.items():
+        print(f"  {topic:9} {printable(reason)}", flush=True)

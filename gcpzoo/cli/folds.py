@@ -1,0 +1,49 @@
+"""``gcpzoo fit FOLDER --folds K``: a cross-validation, one training for each part of the images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gcpzoo.cli.chosen import train_one_of
+from gcpzoo.cli.compare import without
+from gcpzoo.cli.folder_request import FolderRequest
+from gcpzoo.errors import ZooError
+from gcpzoo.experiments.folder import Choice
+from gcpzoo.experiments.statistics import mean_interval
+from gcpzoo.paths import replacing
+
+METRICS = {"top1": "top-1", "per_class": "mean over classes", "f1": "F1"}
+
+
+def cross_validate(request: FolderRequest, choice: Choice) -> int:
+    """Train once for each part, with the others, into ``fold-1`` and so on; print and write mean and interval.
+
+    Raises:
+        ZooError: if the folder holds a training, or the images cannot be cut so; and whatever ends a training.
+    """
+    output = Path(request.typed["output"])
+    if any((output / name).exists() for name in ("checkpoints", "metrics.json", "generation-1")):
+        raise ZooError(f"{str(output)!r} holds a training: give another --output for a cross-validation")
+    runs = [output / f"fold-{i + 1}" for i in range(request.folds)]
+    for i, run in enumerate(runs):
+        print(f"\nfold {i + 1} of {request.folds}", flush=True)
+        own = ["--data.folds", str(request.folds), "--data.fold", str(i), "--output", str(run)]
+        if code := train_one_of(choice, [*without(request.rest, ("output",)), *own], output):
+            return code
+    tests = [json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"] for run in runs]
+    found = {name: mean_interval([test[name] for test in tests]) for name in METRICS}
+    content = {
+        "folds": request.folds,
+        **{name: {"mean": e.mean, "low": e.low, "high": e.high} for name, e in found.items()},
+        "test": [{name: test[name] for name in METRICS} for test in tests],
+    }
+    with replacing(output / "folds.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{request.folds} folds, every image tested once:")
+    for name, e in found.items():
+        half = 100 * ((e.high or e.mean) - e.mean)
+        print(f"  {METRICS[name]} {100 * e.mean:.2f} ± {half:.2f} %")
+    print("± is a 95 % interval over folds; their training images overlap, so it is somewhat too narrow")
+    print(f"results in {output}")
+    return 0
