@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import make_cli
 from latex2mathml.converter import convert
@@ -35,9 +36,13 @@ IMAGES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json"}
 FENCE_OR_LINK = re.compile(r"^( *)(```+|~~~+).*?^\1\2|(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\([(\[])(.*?)\\[)\]]\s*</\1>', re.DOTALL)
+PARTS = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
+"""How many parts an element of MathML has, where the number is fixed."""
 LOADED = re.compile(
-    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//|<link\b[^>]*\brel=[\"']?stylesheet[^>]*\bhref=[\"']?https?:"
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?(?:https?:)?//"
+    r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//"
 )
+"""What makes a browser ask the network."""
 
 
 def on_config(config: Any) -> Any:
@@ -134,6 +139,10 @@ def mathml(formula: str, block: bool, page: str = "") -> str:
         raise PluginError(f"{page}: the formula {formula!r} cannot be read: {error!r}") from error
     if unknown := re.search(r">(\\[A-Za-z]+)<", text):
         raise PluginError(f"{page}: the formula {formula!r} has the command {unknown[1]}, which is not known")
+    for part in ElementTree.fromstring(text).iter():
+        kind = part.tag.rpartition("}")[2]
+        if len(part) != PARTS.get(kind, len(part)):
+            raise PluginError(f"{page}: the formula {formula!r} has an {kind} with {len(part)} of {PARTS[kind]} parts")
     return text
 
 

@@ -211,6 +211,7 @@ def test_a_formula_that_cannot_be_drawn_stops_the_build(hooks: ModuleType) -> No
         ('<script src="https://cdn.example/x.js"></script>', True),
         ('<img alt="a" src="//cdn.example/x.png">', True),
         ('<link rel="stylesheet" href="https://fonts.example/css">', True),
+        ('<link href="https://fonts.example/" crossorigin rel=preconnect>', True),
         ('<link rel="canonical" href="https://example.org/">', False),
         ('<script src="assets/x.js"></script><a href="https://arxiv.org">paper</a>', False),
     ],
