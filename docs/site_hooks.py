@@ -36,6 +36,7 @@ IMAGES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sh": "bash", ".json": "json"}
 FENCE_OR_LINK = re.compile(r"^( *)(```+|~~~+).*?^\1\2|(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\([(\[])(.*?)\\[)\]]\s*</\1>', re.DOTALL)
+MATRIX = re.compile(r"\\begin\{(\w*matrix)\}.*?\\end\{\1\}", re.DOTALL)
 PARTS = {"mfrac": 2, "mroot": 2, "msub": 2, "msup": 2, "munder": 2, "mover": 2, "msubsup": 3, "munderover": 3}
 """How many parts an element of MathML has, where the number is fixed."""
 LOADED = re.compile(
@@ -133,8 +134,9 @@ def mathml(formula: str, block: bool, page: str = "") -> str:
     Raises:
         PluginError: if the formula cannot be turned, or has a command that is not known.
     """
+    grouped = MATRIX.sub(r"{\g<0>}", formula.replace("\\\n", " ").strip())  # or its power would be that of a bracket
     try:
-        text: str = convert(formula.replace("\\\n", " ").strip(), display="block" if block else "inline")
+        text: str = convert(grouped, display="block" if block else "inline")
     except Exception as error:
         raise PluginError(f"{page}: the formula {formula!r} cannot be read: {error!r}") from error
     if unknown := re.search(r">(\\[A-Za-z]+)<", text):

@@ -195,6 +195,16 @@ def test_every_formula_of_the_pages_becomes_mathml(hooks: ModuleType) -> None:
     assert all(hooks.mathml(formula, True).startswith("<math") for formula in formulas)
 
 
+def test_the_power_of_a_matrix_is_that_of_the_whole_matrix(hooks: ModuleType) -> None:
+    from xml.etree import ElementTree
+
+    text = hooks.mathml("\\begin{pmatrix}a\\\\1\\end{pmatrix}^\\top", True)
+    [power] = [part for part in ElementTree.fromstring(text).iter() if part.tag.endswith("msup")]
+    base, exponent = power
+    assert len(base.findall(".//{*}mtr")) == 2
+    assert exponent.text == "⊤"
+
+
 def test_a_formula_that_cannot_be_drawn_stops_the_build(hooks: ModuleType) -> None:
     page = type("Page", (), {"file": type("File", (), {"src_uri": "x.md"})})
     text = hooks.on_page_content('<p><span class="arithmatex">\\(a &lt; b\\)</span></p>', page=page)
