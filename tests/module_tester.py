@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gcpzoo.hub.convert.common import rename, renames
+
 GOLDEN = Path(__file__).parent / "files" / "golden"
 HALF = (torch.float16, torch.bfloat16)
 torch.set_num_threads(1)
@@ -34,10 +36,7 @@ def golden(name: str) -> list:
 
 def our_name(module: nn.Module, theirs: str) -> str:
     """The name of a parameter or buffer of ``module`` by that in the authors' code."""
-    for prefix, ours in module.RELEASED_NAMES.items():
-        if theirs == prefix or theirs.startswith(f"{prefix}."):
-            return ours + theirs.removeprefix(prefix)
-    raise KeyError(theirs)
+    return next(iter(rename({theirs: torch.empty(0)}, renames(module.RELEASED_NAMES))))
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcpzoo.analysis.spectrum import evaluating
+from gcpzoo.analysis.covariance_gradient import is_of_covariance, matrix_gradient
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.covariance import centered
 from gcpzoo.models.gcpnet import GCPNet
-
-TOLERANCE = 1e-4
-"""Share of a gradient that may be no gradient with respect to the covariance before a head is refused."""
+from gcpzoo.models.surgery import evaluating
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class SecondOrderView:
     >>> from gcpzoo.models import create_model
     >>> model = create_model("resnet18", "isqrt", 3, dim=4, until="layer1")
     >>> view = second_order(model, torch.rand(3, 32, 32), 0)
-    >>> view.map.shape, len(view.pairs(2)), view.pair_map(0, 1).shape
-    (torch.Size([8, 8]), 2, torch.Size([8, 8]))
+    >>> view.map.shape, view.contributions.shape, view.pair_map(0, 1).shape
+    (torch.Size([8, 8]), torch.Size([4, 4]), torch.Size([8, 8]))
     """
 
     logit: float
@@ -159,9 +157,9 @@ def second_order(model: GCPNet, image: Tensor, label: int) -> SecondOrderView:
     mean = gradient.sum(2, keepdim=True) if twin.head.centered else torch.zeros_like(gradient[:, :, :1])
     c = centered(x) if twin.head.centered else x
     within = gradient - mean / x.shape[2]
-    if not _is_of_covariance(c, within):
+    if not is_of_covariance(c, within):
         raise ZooError(f"head {name} is no function of the covariance alone: {remedy}")
-    g = _matrix_gradient(c, within)
+    g = matrix_gradient(c, within)
     covariance = c @ c.mT / x.shape[2]
     first = (mean * x).sum((0, 1))[skipped:].reshape(h, w) / x.shape[2]
     if direct is not None:
@@ -313,30 +311,6 @@ def _grid(model: GCPNet, f: Tensor, image: Tensor) -> tuple[int, int]:
     if rows * columns != n:
         raise ZooError(f"{n} tokens of an image of {width}×{height} px do not make a grid: they have no place to show")
     return rows, columns
-
-
-def _is_of_covariance(c: Tensor, gradient: Tensor) -> bool:
-    """Say whether gradients ``(groups, d, M)`` are (2/M) G c with a symmetric G."""
-    product = c.mT @ gradient
-    asymmetric = torch.linalg.norm(product - product.mT) > TOLERANCE * torch.linalg.norm(product)
-    _, _, vh = _range(c)
-    outside = torch.linalg.norm(gradient - gradient @ vh.mT @ vh) > TOLERANCE * torch.linalg.norm(gradient)
-    return not bool(asymmetric | outside)
-
-
-def _range(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular vectors and reciprocals of singular values of ``(groups, d, M)``, both zero where it has no range."""
-    u, s, vh = torch.linalg.svd(c, full_matrices=False)
-    kept = s > math.sqrt(torch.finfo(c.dtype).eps * max(c.shape[1:])) * s[:, :1]
-    return u * kept[:, None], torch.where(kept, 1 / s, 0), vh * kept[:, :, None]
-
-
-def _matrix_gradient(c: Tensor, gradient: Tensor) -> Tensor:
-    """Symmetric G ``(groups, d, d)`` of least norm with gradient = (2/M) G c: G P + P G - P G P, P the range of c."""
-    u, reciprocal, vh = _range(c)
-    right = c.shape[2] / 2 * gradient @ (vh.mT * reciprocal[:, None]) @ u.mT  # G P
-    g = right + right.mT - u @ (u.mT @ right)
-    return (g + g.mT) / 2
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.surgery import evaluating
 
 STANDARD = (
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
@@ -165,14 +166,8 @@ def corrupted_accuracy(
 
 
 def _right(model: nn.Module, x: Tensor, labels: Tensor) -> int:
-    modes = {module: module.training for module in model.modules()}
-    weight = next(model.parameters())
-    model.eval()
-    try:
-        return int((model(x.to(weight)).argmax(1).cpu() == labels.cpu()).sum())
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model):
+        return int((model(x.to(next(model.parameters()))).argmax(1).cpu() == labels.cpu()).sum())
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from gcpzoo.analysis.spectrum import evaluating
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.checks import check_choice, check_count
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.surgery import evaluating
 
 FILLS = ("blur", "mean")
 

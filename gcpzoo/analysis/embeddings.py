@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gcpzoo.analysis.over_images import fingerprint, over_images, vectors
+from gcpzoo.analysis.over_images import over_images, vectors
 from gcpzoo.data.bulk import BATCH
 from gcpzoo.data.images import refuse_faults
 from gcpzoo.data.scan import SPLITS, refuse_unreadable, scan_images
@@ -23,6 +23,7 @@ from gcpzoo.functional.precision import at_least_float32
 from gcpzoo.heads.base import SecondOrderHead
 from gcpzoo.hub.loading import load
 from gcpzoo.limits import load_json
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcpzoo.analysis.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
-from gcpzoo.analysis.spectrum import evaluating
-from gcpzoo.analysis.style import LIGHT, explain_below, new_figure, plain, write_png
+from gcpzoo.analysis.style import LIGHT, brief, explain_below, new_figure, write_png
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.surgery import evaluating
 
 METHODS = ("grad_cam", "second_order")
 FOR, AGAINST = LIGHT[1], LIGHT[0]
@@ -167,37 +166,37 @@ def draw_explanation(explanation: Explanation, path: Path, pairs: int = 3) -> No
     figure, axes = new_figure(2.6 * columns, 3.5 + (2.9 if shown else 0), columns, 2 if shown else 1)
     for axis in axes:
         axis.set_axis_off()
-    picture = e.pixels.permute(1, 2, 0).numpy()
-    axes[0].imshow(picture)
+    pixels = e.pixels.permute(1, 2, 0).numpy()
+    axes[0].imshow(pixels)
     axes[0].set_title("what the network sees", fontsize=9)
     for axis, (name, marks) in zip(axes[1:], e.maps.items()):
-        _overlay(axis, picture, marks)
+        _overlay(axis, pixels, marks)
         total = "" if name == "Grad-CAM" else f", {float(marks.sum()):+.2f} in all"
         axis.set_title(f"{name}{total}", fontsize=9)
     if e.view is not None and shown:
         _draw_pair_bars(axes[columns], shown)
         scale = max(float(e.view.pair_map(pair.i, pair.j).abs().max()) for pair in shown)
         for axis, pair in zip(axes[columns + 1 :], shown):
-            _overlay(axis, picture, e.view.pair_map(pair.i, pair.j), scale)
+            _overlay(axis, pixels, e.view.pair_map(pair.i, pair.j), scale)
             axis.set_title(f"channels {pair.i} × {pair.j}", fontsize=9)
-    title = f"{shorten(plain(e.description), 60)}: {100 * e.probability:.1f} %"
+    title = f"{brief(e.description, 60)}: {100 * e.probability:.1f} %"
     if e.likeliest[0] != e.description:
-        title += f"   (likeliest: {shorten(plain(e.likeliest[0]), 40)}, {100 * e.likeliest[1]:.1f} %)"
+        title += f"   (likeliest: {brief(e.likeliest[0], 40)}, {100 * e.likeliest[1]:.1f} %)"
     figure.suptitle(title, fontsize=11)
     colors = "Orange speaks for the class, blue against it. "
     explain_below(figure, colors + " ".join(MEANINGS[name] for name in e.maps))
     write_png(figure, path)
 
 
-def _overlay(axis: Any, picture: np.ndarray, marks: Tensor, scale: float | None = None) -> None:
+def _overlay(axis: Any, pixels: np.ndarray, marks: Tensor, scale: float | None = None) -> None:
     """Draw marks over the image in grey, the stronger the more opaque; ``scale`` is fully opaque."""
     from matplotlib.colors import to_rgb
 
-    height, width = picture.shape[:2]
+    height, width = pixels.shape[:2]
     large = F.interpolate(marks[None, None].float(), (height, width), mode="bilinear")[0, 0].numpy()
     strength = np.abs(large) / (scale or float(marks.abs().max()) or 1.0)
     color = np.where(large[..., None] > 0, to_rgb(FOR), to_rgb(AGAINST))
-    grey = picture.mean(2) / 255
+    grey = pixels.mean(2) / 255
     axis.imshow(0.35 + 0.6 * grey, cmap="gray", vmin=0, vmax=1)
     axis.imshow(np.dstack([color, 0.8 * np.clip(strength, 0, 1)]))
 

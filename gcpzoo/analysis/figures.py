@@ -16,6 +16,9 @@ import numpy as np
 from gcpzoo.analysis.style import LIGHT, STYLE, TEXT, add_legend, new_figure, plain, series
 from gcpzoo.errors import printable
 
+LEAST_SHOWN = 1e-6
+"""Eigenvalues below this share of the largest are rounding errors of float32 features, or zero."""
+
 
 def to_svg(figure: Any, name: str, alone: bool = False) -> str:
     """Write a figure as SVG without a fixed size, in the colors of the page it will stand in.
@@ -140,14 +143,28 @@ def spectra(heads: Mapping[str, Mapping[str, Sequence[float]]], order: Mapping[s
     for axis, kind in zip(axes, ("covariance", "normalized")):
         for name, values in heads.items():
             if kind in values:
-                w = np.clip(values[kind], 1e-9, None)
-                look = series(order[name])
-                axis.semilogy(
-                    np.arange(1, len(w) + 1), w, label=plain(name), markevery=max(1, len(w) // 8), markersize=4, **look
-                )
-        axis.set(xlabel="eigenvalue, by size", ylabel="relative to the largest", title=kind)
+                draw_spectrum(axis, values[kind], name, **series(order[name]))
+        axis.set(xlabel="number of the eigenvalue", ylabel="relative to the largest", title=kind)
         add_legend(axis)
     return figure
+
+
+def draw_spectrum(axis: Any, values: Sequence[float], name: str, **look: Any) -> None:
+    """Draw a spectrum down to :data:`LEAST_SHOWN`, on a logarithmic axis, and name its effective rank.
+
+    >>> _, (axis,) = new_figure(3, 2)
+    >>> draw_spectrum(axis, [1.0, 1.0, 0.0], "isqrt")
+    >>> axis.lines[0].get_label(), len(axis.lines[0].get_xdata())
+    ('isqrt: effective rank 2.0 of 3', 2)
+    """
+    w = np.asarray(values, float)
+    p = w[w > 0] / w[w > 0].sum()
+    rank = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
+    shown = w[w > LEAST_SHOWN]
+    label = f"{plain(name)}: effective rank {rank:.1f} of {len(w)}"
+    every = max(1, len(shown) // 12)
+    axis.semilogy(np.arange(1, len(shown) + 1), shown, label=label, markersize=4, markevery=every, **look)
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def reliability(heads: Mapping[str, Sequence[tuple[float, float, int]]], order: Mapping[str, int]) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from gcpzoo.data.images import read_image
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.models.surgery import evaluating
 
 Function = Callable[[GCPNet, Tensor], Tensor]
 """A network and its normalized input ``(B, 3, h, w)`` to one vector an image, ``(B, D)``."""
@@ -128,15 +127,13 @@ def _compute(model: GCPNet, function: Function, rule: Preprocessing, pixels: Ten
 @contextmanager
 def _at_work(model: GCPNet, device: torch.device) -> Iterator[None]:
     """Have the network in eval mode on a device, and as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
     place = next(model.parameters()).device
     try:
-        model.eval().to(device)
-        yield
+        model.to(device)
+        with evaluating(model):
+            yield
     finally:
         model.to(place)
-        for module, training in modes.items():
-            module.training = training
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -163,27 +160,3 @@ def choose_device(name: str = "auto") -> torch.device:
         reason = (str(error).splitlines() or ["it does not work"])[0]
         raise ZooError(f"device {name!r} cannot be used here: {reason}; 'auto' takes what there is") from None
     return device
-
-
-def fingerprint(model: GCPNet, classifier: bool = True) -> str:
-    """Hash a network's configuration and tensors, and with its classifier what its answers are called.
-
-    >>> from gcpzoo.models import create_model
-    >>> model = create_model("resnet18", "gap", 3, until="layer1")
-    >>> before = fingerprint(model, classifier=False)
-    >>> model.reset_classifier(3)
-    >>> before == fingerprint(model, classifier=False), len(before)
-    (True, 64)
-    """
-    digest = hashlib.sha256()
-
-    def add(*values: Any) -> None:
-        digest.update(json.dumps(values, default=str).encode() + b"\n")
-
-    config = {key: value for key, value in model.config.items() if classifier or key != "num_classes"}
-    add(config, *([model.class_names, model.class_descriptions] if classifier else []))
-    for name, value in model.state_dict().items():
-        if classifier or not name.startswith(("classifier.", "first_classifier.")):
-            add(name, list(value.shape), str(value.dtype))
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from gcpzoo.analysis.confusions import worst_confusions
-from gcpzoo.analysis.style import TEXT, explain_below, label_lines, new_figure, plain, series, write_png
+from gcpzoo.analysis.figures import draw_spectrum
+from gcpzoo.analysis.style import TEXT, brief, explain_below, label_lines, new_figure, plain, series, write_png
 
 PLAIN_LOSS = "cross-entropy"
 NUMBERED = 20
 """Most classes of a confusion matrix whose cells are large enough for numbers."""
-LEAST_SHOWN = 1e-6
-"""Eigenvalues below this share of the largest are rounding errors of float32 features, or zero."""
-CURVES = (
-    "Training: mean over the epoch while the weights change, on augmented images. "
-    "Validation: after the epoch, on unchanged images."
-)
+TRAINING = "Training: mean over the epoch while the weights change, on augmented images."
+VALIDATION = " Validation: after the epoch, on unchanged images."
 SPECTRA = (
     "Mean over images, each relative to its largest eigenvalue. Dashed: the covariance of an image's features; solid: "
     "the matrix that the head makes of it. The flatter the line, the more directions of the feature space count: "
@@ -73,8 +68,10 @@ def training_curves(
     axes[0].set_title("" if comparable else plain(loss), fontsize=9)
     if len(runs) == 1:
         figure.suptitle(plain(next(iter(runs))), fontsize=11)
-    note = "" if comparable else f" The training minimizes {loss}, which is no measure on the validation's scale."
-    explain_below(figure, CURVES + note)
+    note = VALIDATION if validated else ""
+    if not comparable:
+        note += f" The training minimizes {loss}" + (", of another scale than the validation." if validated else ".")
+    explain_below(figure, TRAINING + note)
     write_png(figure, path)
 
 
@@ -107,13 +104,13 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path, wor
     """
     n, images = len(class_names), int(counts.sum())
     share = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
-    names = [shorten(plain(name), 32, placeholder="…") or "…" for name in class_names]
+    names = [brief(name) or "…" for name in class_names]
     right = f"{int(counts.diag().sum()):,} of {images:,} test images right"
     if n <= NUMBERED:
         figure, (axis,) = new_figure(3.2 + 0.42 * max(n, 5), 2.6 + 0.38 * max(n, 5))
-        axis.set_xticks(range(n), names, rotation=45 if max(map(len, names)) > 3 else 0, ha="right", fontsize=8)
-        if max(map(len, names)) <= 3:
-            axis.set_xticks(range(n), names, fontsize=8)
+        upright = max(map(len, names)) * max(n, 5) <= 50  # the names fit side by side
+        turned: dict[str, Any] = {} if upright else {"rotation": 45, "ha": "right"}
+        axis.set_xticks(range(n), names, fontsize=8, **turned)
         axis.set_yticks(range(n), names, fontsize=8)
         for i, j in counts.nonzero().tolist():
             color = "white" if share[i, j] > 0.5 else TEXT
@@ -124,7 +121,10 @@ def confusion_matrix(counts: Tensor, class_names: Sequence[str], path: Path, wor
         axis.set_yticks([])
         _draw_worst(ranked, counts, names, worst)
     image = axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axis, label="share of the true class's images", shrink=0.7)
+    bar = figure.colorbar(image, ax=axis, shrink=0.7)
+    bar.set_label("share of the true class's images", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
     axis.set(xlabel="predicted class", ylabel="true class", title=right)
     axis.title.set_fontsize(10)
     numbers = " Numbers count images." if n <= NUMBERED else f" Rows and columns are the {n} classes in their order."
@@ -161,7 +161,7 @@ def covariance_spectrum(spectra: Mapping[str, Mapping[str, Sequence[float]]], pa
 
 
 def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw spectra into an axis of matplotlib, down to :data:`LEAST_SHOWN`, and name their effective ranks.
+    """Draw spectra into an axis of matplotlib, one after the other, and name their effective ranks.
 
     >>> _, (axis,) = new_figure(3, 2)
     >>> draw_spectra(axis, {"isqrt": {"covariance": [1.0, 1.0, 0.0]}})
@@ -171,15 +171,7 @@ def draw_spectra(axis: Any, spectra: Mapping[str, Mapping[str, Any]]) -> None:
     for k, (name, values) in enumerate(spectra.items()):
         for kind, style in (("covariance", "--"), ("normalized", "-")):
             if kind in values:
-                w = np.asarray(values[kind], float)
-                p = w[w > 0] / w[w > 0].sum()
-                rank = float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
-                shown = w[w > LEAST_SHOWN]
-                label = f"{plain(name)}, {kind}: effective rank {rank:.1f} of {len(w)}"
-                every = max(1, len(shown) // 12)
-                look = {**series(k), "linestyle": style}
-                axis.semilogy(np.arange(1, len(shown) + 1), shown, label=label, markersize=4, markevery=every, **look)
+                draw_spectrum(axis, values[kind], f"{name}, {kind}", **{**series(k), "linestyle": style})
     axis.set(xlabel="number of the eigenvalue, from the largest", ylabel="eigenvalue, share of the largest")
-    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(color=TEXT, alpha=0.12)
     axis.legend(frameon=False, fontsize=8, loc="lower left")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gcpzoo.analysis.embeddings import Embeddings, embed
-from gcpzoo.analysis.over_images import fingerprint
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 
 QUERIES = 256

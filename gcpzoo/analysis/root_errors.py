@@ -247,7 +247,7 @@ def _draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             axis.plot([x for x, _ in points], [y for _, y in points], label=precision, **look)
         for place, names in lost.items():
             text = f"overflow: {', '.join(names)}"
-            axis.text(1, -place, text, transform=axis.get_yaxis_transform(), fontsize=7, ha="right", va="center")
+            axis.text(1.01, -place, text, transform=axis.get_yaxis_transform(), fontsize=7, ha="left", va="center")
         axis.set_xscale("log")
         axis.set_yticks([-i for i in range(len(labels))], [plain(f"{m}: {r}" if several else r) for m, r in labels])
         axis.set(xlabel=f"relative error of the {'root' if key == 'forward' else 'gradient'}, median")

@@ -103,6 +103,15 @@ def _draw_conditioning(rows: Sequence[Mapping[str, Any]]) -> Any:
                 source = "logged by the run" if row["source"] == "logged by the run" else "checkpoints"
                 place = curves.setdefault((row["model"], row["matrix"], source), [])
                 place.append((float("nan") if row["epoch"] is None else row["epoch"], row[key]))
+        if all(row["epoch"] is None for row in rows):
+            _draw_bars(axis, {plain(f"{name}, {matrix}"): points[0][1] for (name, matrix, _), points in curves.items()})
+            axis.set(xlabel=label)
+            if key == "condition_nonzero":
+                axis.set_xscale("log")
+                axis.set_xlim(left=1)  # of the identity
+            else:
+                axis.set_yticklabels([])
+            continue
         for i, ((name, matrix, source), points) in enumerate(curves.items()):
             points.sort()
             label_of = plain(f"{name}, {matrix}") + (f", {source}" if source != "checkpoints" else "")
@@ -113,9 +122,20 @@ def _draw_conditioning(rows: Sequence[Mapping[str, Any]]) -> Any:
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=TEXT, alpha=0.15)
-    axes[0].set_yscale("log")
-    add_legend(axes[0])
+        if key == "condition_nonzero":
+            axis.set_yscale("log")
+            add_legend(axis)
     return figure
+
+
+def _draw_bars(axis: Any, values: Mapping[str, float]) -> None:
+    """Draw what is known of no epoch as bars with their values."""
+    colors = [series(i)["color"] for i in range(len(values))]
+    bars = axis.barh(range(len(values)), list(values.values()), color=colors, height=0.5)
+    axis.bar_label(bars, [f"{value:.3g}" for value in values.values()], fontsize=8, padding=3, color=TEXT)
+    axis.set_yticks(range(len(values)), list(values), fontsize=8)
+    axis.set_ylim(max(len(values), 3) - 0.4, -0.6)
+    axis.margins(x=0.15)
 
 
 SPECTRUM = Measurement(

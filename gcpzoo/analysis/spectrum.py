@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from gcpzoo.functional import as_matrix
 from gcpzoo.functional.covariance import centered
 from gcpzoo.functional.small_side import few_positions
+from gcpzoo.models.surgery import evaluating
 
 
 @dataclass(frozen=True)
@@ -140,26 +139,6 @@ def pooled_features(model: Any, images: Tensor) -> Tensor:
     """
     features: Tensor = model.forward_features(images.to(next(model.parameters()).dtype))
     return features if model.fusion == "all" else features[:, :, model.backbone.num_prefix_tokens :]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set a network to evaluation, and every part of it back to its own mode afterwards.
-
-    >>> model = nn.Dropout().train()
-    >>> with evaluating(model):
-    ...     print(model.training)
-    False
-    >>> model.training
-    True
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @torch.no_grad()

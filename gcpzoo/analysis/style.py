@@ -73,6 +73,16 @@ def plain(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
+def brief(text: str, most: int = 32) -> str:
+    """Keep the beginning of a name, as :func:`plain` does; what is longer than ``most`` characters ends with ….
+
+    >>> brief("058.Pigeon_Guillemot", most=10), brief("tench")
+    ('058.Pigeo…', 'tench')
+    """
+    text = printable(text)
+    return plain(text if len(text) <= most else f"{text[: most - 1].rstrip()}…")
+
+
 def add_legend(axis: Any, **where: Any) -> None:
     """Add a legend, if anything has a label.
 

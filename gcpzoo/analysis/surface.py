@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.models.surgery import evaluating
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 """Preprocessed images ``(B, 3, H, W)`` and labels ``(B,)``."""
@@ -256,13 +257,8 @@ def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def _evaluating(model: nn.Module, batch_statistics: bool) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for module in modes if batch_statistics else ():
-        if isinstance(module, _BatchNorm):
-            module.train()
-    try:
+    with evaluating(model):
+        for module in model.modules() if batch_statistics else ():
+            if isinstance(module, _BatchNorm):
+                module.train()
         yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +75,7 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from gcpzoo.analysis.subject import Subject, find_snapshots
     from gcpzoo.experiments.sweep.process import code_version
     from gcpzoo.hub.loading import load
+    from gcpzoo.models.fingerprint import fingerprint
     from gcpzoo.training.run_report import hardware
 
     model = load(args.model)
@@ -99,7 +99,7 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "format": FORMAT,
         "command": _command(args),
         "models": {
-            name: {"model": source, "sha256": _digest(network), "config": network.config}
+            name: {"model": source, "sha256": fingerprint(network), "config": network.config}
             for (name, network), source in zip(subject.networks(), (args.model, args.control))
         },
         "data": data.record(),
@@ -135,11 +135,10 @@ def _report(name: str, model: Any) -> dict[str, Any]:
 
 def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any:
     """Build the data module with the network's preprocessing, and the splits that a run's report names."""
-    import gcpzoo.data
-    from gcpzoo.data import Digits, ImageDataModule, ImageFolder
+    from gcpzoo.data import Digits, ImageFolder
+    from gcpzoo.data.modules import data_modules
 
-    kinds = {name: kind for name in gcpzoo.data.__all__ if hasattr(kind := getattr(gcpzoo.data, name), "index")}
-    kinds = {name: kind for name, kind in kinds.items() if kind is not ImageDataModule}
+    kinds = data_modules()
     if args.data not in kinds and not Path(args.data).is_dir():
         raise unknown_name("folder or data set", args.data, kinds)
     kind, root = kinds.get(args.data, ImageFolder), args.root if args.data in kinds else args.data
@@ -157,15 +156,6 @@ def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any
     if kind is ImageFolder and model.class_names:
         own["classes"] = model.class_names
     return kind(**own)
-
-
-def _digest(model: Any) -> str:
-    """Hash a network's tensors: the same weights give the same, whichever file they come from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _page(args: argparse.Namespace, subject: Any, results: Any) -> None:

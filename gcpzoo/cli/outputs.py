@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.errors import ZooError
 from gcpzoo.training import RunReport
+from gcpzoo.training.options import CONFIG
 
 OUTPUT = "GCPZOO_OUTPUT"
 """Environment variable by which the processes of one run share its folder."""
@@ -67,15 +69,36 @@ def output_folder(config: Any, subcommand: str) -> Path:
 def holds_training(folder: Path) -> bool:
     """Say whether a folder holds a training: its checkpoints, or its report.
 
+    The report of an evaluation tells of the training too, where it is of a run's ``.ckpt``, which its options name.
+
     >>> holds_training(Path("/nowhere"))
     False
     """
     if (folder / "checkpoints").is_dir():
         return True
+    options = folder / CONFIG
     try:
-        return "fit" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        trained = "fit" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        evaluated = options.is_file() and re.search(r"^ckpt_path: (?!null)", options.read_text("utf-8"), re.MULTILINE)
+        return trained and not evaluated
     except (OSError, ValueError, TypeError):
         return False
+
+
+def make_output(folder: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        ZooError: if it cannot be made.
+
+    >>> make_output(Path("/proc/run"))
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: the output folder '/proc/run' cannot be made: ...
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"the output folder {str(folder)!r} cannot be made: {error.strerror}") from error
 
 
 def set_former_log_aside(folder: Path) -> None:

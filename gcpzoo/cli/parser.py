@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import pkgutil
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from lightning import Trainer
@@ -56,6 +57,7 @@ NOT_THE_TYPE = r"^Parser key \"([\w.]+)\":\s+Expected a (.+)\. Got value: (.*)"
 NONE_OF_THE_TYPES = r"^Parser key \"([\w.]+)\":.*\n *Subtypes: \[(.*?)\]\n.*\n *Given value: (.*)"
 NOT_IMPORTED = r"Importing '([^']+)' is not allowed"
 NO_MAPPING = r"^Unexpected config"
+NO_GROUP = r"^Parser key \"([\w.]+)\":\s+Unable to load config '(.*?)'"
 
 
 class _AllowImport(argparse.Action):
@@ -124,6 +126,10 @@ def explain(message: str, group: str = "", owner: str | None = None) -> str:
         return f"{group}{found[1]} must be {_type(found[2])}, got {found[3]}"
     if re.search(NO_MAPPING, message):
         return "a config file must be a mapping of model, data, trainer …, got something else or nothing"
+    if found := re.search(NO_GROUP, message, re.DOTALL):
+        name = f"{group}{found[1]}"
+        own = ", ".join(option.removeprefix(f"{name}.") for option in options() if option.startswith(f"{name}."))
+        return f"{name} must be a mapping{own and f' of {own}'}, or a YAML file of one, got {found[2]}"
     text = " ".join(message.split())[:500]
     return f"{group.rstrip('.')}: {owner}: {text}" if owner else text
 
@@ -166,3 +172,13 @@ def options() -> list[str]:
 def _arguments(kind: Any) -> list[str]:
     parameters = inspect.signature(kind).parameters.values()
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def typed_options(argv: Sequence[str]) -> set[str]:
+    """Return the options typed on a command line, with every group that holds them.
+
+    >>> sorted(typed_options(["fit", "--model.head_args.iterations", "3", "--output=x"]))
+    ['model', 'model.head_args', 'model.head_args.iterations', 'output']
+    """
+    keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
+    return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}

@@ -26,11 +26,13 @@ from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import (
     OUTPUT,
     holds_training,
+    make_output,
     output_folder,
     print_summary,
     set_former_log_aside,
     write_predictions,
 )
+from gcpzoo.cli.parser import typed_options
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.data import ImageDataModule
 from gcpzoo.data.modules import data_modules
@@ -116,6 +118,8 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if self.subcommand != "fit" and "generations" in self.typed:
+            raise ZooError(f"--generations belongs to 'gcpzoo fit', got it with {self.subcommand}: leave it out")
         if self.subcommand == "fit" and config.generations != 1:
             if self.ckpt_path:
                 raise ZooError("--ckpt_path belongs to one training: leave it out, or --generations")
@@ -221,10 +225,6 @@ class ZooCLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ZooError(f"the output folder {str(self.output)!r} cannot be made: {error.strerror}") from error
         classes, trained = self.datamodule.num_classes, self.model.trained_classes
         if self.run_checkpoint:
             if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
@@ -250,13 +250,26 @@ class ZooCLI(LightningCLI):
             rule = self.datamodule.preprocessing
             self.datamodule.preprocessing = dataclasses.replace(rule, mean=own.mean, std=own.std)
 
+    def _begin(self, split: str | None) -> None:
+        """Find the images, then make the folder of the results: what is refused leaves none."""
+        if split and isinstance(self.datamodule, ImageDataModule):
+            self.datamodule.samples(split)
+        make_output(self.output)
+
+    def before_validate(self) -> None:
+        self._begin("val")
+
+    def before_test(self) -> None:
+        self._begin("test")
+
+    before_predict = before_test
+
     def before_fit(self) -> None:
         if not self.trained:
             self.model.distillation.load(self.datamodule)  # one that cannot teach is an error now, not after the checks
+        self._begin("test" if self.config[self.subcommand].evaluate else None)
         if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
             return
-        if self.config[self.subcommand].evaluate:
-            self.datamodule.samples("test")  # a missing test split is an error now, not after the training
         counts = ", ".join(f"{n:,} {split}" for split, n in self.datamodule.record()["images"].items())
         size = sum(p.numel() for p in self.model.model.parameters()) / 1e6
         print(f"{counts} images of {self.datamodule.num_classes} classes; {size:.2f} M parameters")
@@ -310,16 +323,6 @@ class ZooCLI(LightningCLI):
             outputs = gather_in_order(self.trainer, self.datamodule.predict_dataloader().sampler, torch.cat(outputs))
         if self.trainer.is_global_zero:
             write_predictions(outputs, self.model.model, self.datamodule, self.output)
-
-
-def typed_options(argv: Sequence[str]) -> set[str]:
-    """Return the options typed on a command line, with every group that holds them.
-
-    >>> sorted(typed_options(["fit", "--model.head_args.iterations", "3", "--output=x"]))
-    ['model', 'model.head_args', 'model.head_args.iterations', 'output']
-    """
-    keys = [a.removeprefix("--").partition("=")[0] for a in argv if a.startswith("--")]
-    return {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 2)}
 
 
 def _reset(model: Namespace, keys: Sequence[str]) -> None:

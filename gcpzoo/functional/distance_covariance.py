@@ -25,11 +25,16 @@ def _scaled(x: Tensor, temperature: Tensor) -> Tensor:
 
 
 def _distances(y: Tensor) -> Tensor:
-    """Distances between the rows of ``(B, d, M)``, with the floor."""
+    r"""Distances between the rows of ``(B, d, M)``, by how much they are above that of a row to itself.
+
+    Their constant part is centered away; :math:`\sqrt{D + f} - \sqrt f = D / (\sqrt{D + f} + \sqrt f)` keeps the digits
+    of small ones.
+    """
     e = symmetric_product(y, y.mT)
     square = e.diagonal(dim1=1, dim2=2).clone()
     e.mul_(-2).add_(square[:, :, None]).add_(square[:, None])  # exactly 0 on the diagonal
-    return e.clamp_(min=0).add_(FLOOR).sqrt_()
+    e.clamp_(min=0)
+    return e.div_((e + FLOOR).sqrt_().add_(FLOOR**0.5))
 
 
 def _double_centered(e: Tensor) -> Tensor:
@@ -53,8 +58,8 @@ class _DistanceCovariance(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, temperature, e = ctx.saved_tensors
         y = _scaled(x, temperature)
-        k = _double_centered(grad + grad.mT).div_(e)
-        k.masked_fill_(e <= FLOOR**0.5 * (1 + 1e-6), 0)  # at distance 0, as on the diagonal: large terms that cancel
+        k = _double_centered(grad + grad.mT).div_(e + FLOOR**0.5)
+        k.masked_fill_(e == 0, 0)  # at distance 0, as on the diagonal: large terms that cancel
         dy = torch.baddbmm(k.sum(2)[:, :, None] * y, k, y, alpha=-1)
         by_temperature = 0.5 * (dy * y).sum().reshape(temperature.shape)
         return dy.mul_((0.5 * temperature).exp()), by_temperature

@@ -23,15 +23,27 @@ def check_weights(x: Tensor, weights: Tensor) -> None:
     ...
     gcpzoo.errors.ZooError: weights must be (B, M) = (2, 5), one for each position, got shape (2, 4)
     """
-    b, _, m = x.shape
-    if weights.shape != (b, m):
-        raise ZooError(f"weights must be (B, M) = {(b, m)}, one for each position, got shape {tuple(weights.shape)}")
+    check_number(weights, x.shape[0], x.shape[2])
     if not is_traced(weights):
         w = weights.to(torch.promote_types(x.dtype, torch.float32))
         if not bool((w.isfinite() & (w >= 0)).all()):
             raise ZooError("weights must be finite and at least 0, got a negative one, an infinite one or NaN")
         if not bool((w > 0).any(1).all()):
             raise ZooError("weights must leave each sample at least one position, got a sample whose weights are all 0")
+
+
+def check_number(weights: Tensor, samples: int, positions: int) -> None:
+    """Require one weight for each position of each sample.
+
+    Raises:
+        ZooError: for another shape.
+
+    >>> import torch
+    >>> check_number(torch.ones(2, 4), samples=2, positions=4)
+    """
+    if weights.shape != (samples, positions):
+        expected = f"(B, M) = {(samples, positions)}, one for each position"
+        raise ZooError(f"weights must be {expected}, got shape {tuple(weights.shape)}")
 
 
 def reweight(x: Tensor, weights: Tensor, center: bool = True) -> Tensor:

@@ -14,7 +14,7 @@ from gcpzoo.functional import ROOTS, as_matrix, reweight, square_root, triangle
 from gcpzoo.functional.checks import check_count, check_name
 from gcpzoo.functional.minimax import check_steps
 from gcpzoo.functional.precision import at_least_float32, without_autocast
-from gcpzoo.functional.weighting import check_weights
+from gcpzoo.functional.weighting import check_number, check_weights
 from gcpzoo.heads.reduction import Reduction
 from gcpzoo.limits import ITERATIONS
 
@@ -83,7 +83,7 @@ class Head(nn.Module):
         Args:
             x: ``(B, C, h, w)``, or ``(B, C, M)``, of a floating-point dtype.
             tokens: ``x`` is ``(B, N, C)`` instead.
-            weights: of the positions; where they are 0, the features become 0 before any layer sees them.
+            weights: of the positions, ``(B, h·w)``; where they are 0, the features become 0 before any layer sees them.
 
         Returns:
             ``(B, dim, h, w)``.
@@ -111,11 +111,7 @@ class Head(nn.Module):
         if not x.is_floating_point():
             raise ZooError(f"{self.name} expects floating-point features, got {x.dtype}")
         if weights is not None:
-            if weights.numel() != x[:, 0].numel():
-                m = x[0, 0].numel()
-                raise ZooError(
-                    f"weights must be (B, M) = {(len(x), m)}, one for each position, got shape {tuple(weights.shape)}"
-                )
+            check_number(weights, x.shape[0] // self.frames, self.frames * x.shape[2] * x.shape[3])
             x = torch.where(weights.reshape(x[:, :1].shape) > 0, x, 0)
         reduced: Tensor = self.reduction(x)
         return reduced

@@ -19,7 +19,7 @@ import gcpzoo.models.sovit as sovit
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.functional.checks import check_choice
 from gcpzoo.models.base import TAIL, Backbone
-from gcpzoo.models.surgery import last_stage, set_last_stride
+from gcpzoo.models.surgery import evaluating, last_stage, set_last_stride
 from gcpzoo.models.weights import misfit, read_tensors
 
 FILES = ("checkpoint", "pretrained", "weights", "cache_dir", "url", "file", "hf_hub")
@@ -127,15 +127,12 @@ def _library(name: str) -> Any:
 def _probe(backbone: Backbone) -> None:
     """Find ``num_features`` and the layout by a forward pass on the meta device, which computes nothing."""
     meta = {k: v.to("meta") for k, v in [*backbone.named_parameters(), *backbone.named_buffers()]}
-    training = backbone.training
-    backbone.eval()
+    size = (1, 3, backbone.input_size, backbone.input_size)
     try:
-        size = (1, 3, backbone.input_size, backbone.input_size)
-        y = torch.func.functional_call(backbone, meta, torch.zeros(size, device="meta"))
+        with evaluating(backbone):
+            y = torch.func.functional_call(backbone, meta, torch.zeros(size, device="meta"))
     except RuntimeError as error:
         raise ZooError(f"backbone {backbone.name!r} gives no feature map: {error}") from error
-    finally:
-        backbone.train(training)
     if not isinstance(y, Tensor) or y.ndim != 4:
         raise ZooError(f"backbone {backbone.name!r} gives no feature map (B, C, h, w)")
     if isinstance(backbone, from_timm.TimmBackbone) and y.shape[3] > 1 and from_timm.is_channels_last(backbone.net, y):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gcpzoo.errors import ZooError
 from gcpzoo.models.base import Backbone
 from gcpzoo.models.from_timm import TimmBackbone
+from gcpzoo.models.surgery import evaluating
 
 DROP = 0.75
 """A map with at most this share of the former height begins a stage; convolutions without padding take less."""
@@ -81,9 +82,7 @@ class FeatureMaps(nn.Module):
         if type(backbone) is not Backbone or "permute" in dict(backbone.named_children()):
             raise refusal
         sizes: list[tuple[str, int, int]] = []
-        modes = {module: module.training for module in backbone.modules()}
-        backbone.eval()
-        try:
+        with evaluating(backbone):
             x: Any = torch.zeros(1, 3, side, side, device="meta")
             for name, module in _steps(backbone):
                 meta = {k: v.to("meta") for k, v in [*module.named_parameters(), *module.named_buffers()]}
@@ -91,9 +90,6 @@ class FeatureMaps(nn.Module):
                 if not isinstance(x, Tensor) or x.ndim != 4:
                     raise refusal
                 sizes.append((name, x.shape[1], x.shape[2]))
-        finally:
-            for module, training in modes.items():
-                module.training = training
         following = [*(height for _, _, height in sizes[1:]), 0]
         return [
             {"num_chs": channels, "reduction": round(side / height), "module": name}

@@ -1,9 +1,10 @@
-"""Surgery on a finished backbone: the resolution of its last stage, and its modules by path."""
+"""Surgery on a finished network: the resolution of its last stage, its modules by path, and its mode for a while."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -125,3 +126,23 @@ def freeze(modules: Iterable[nn.Module]) -> None:
 def _plain(path: str) -> str:
     """The path in the whole network: a cut timm network holds ``stages.1`` as ``stages_1``."""
     return re.sub(r"^([a-z]+)_(\d+)(?=\.|$)", r"\1.\2", path)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation, and every part of it back to its own mode afterwards.
+
+    >>> model = nn.Dropout().train()
+    >>> with evaluating(model):
+    ...     print(model.training)
+    False
+    >>> model.training
+    True
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from gcpzoo.analysis.over_images import fingerprint
 from gcpzoo.analysis.prediction_table import columns_of_files, write_table
 from gcpzoo.errors import ZooError
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.paths import flush
 from gcpzoo.serve.predictor import Answer, ClassScore, Predictor
 

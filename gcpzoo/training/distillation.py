@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.nn import functional as F
 from gcpzoo.data.transforms import output_size
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.training.checks import check_ranges
@@ -111,7 +110,7 @@ class Distillation(Callback):
             return
         if self.network is None:
             self.network = load(name).eval().requires_grad_(False)
-            self.sha256 = _fingerprint(self.network)
+            self.sha256 = fingerprint(self.network)
         known, names = self.network.class_names, getattr(data, "class_names", None)
         if names is not None and known != list(names):
             raise ZooError(f"the teacher {name} must know the classes of the data: {_difference(known, list(names))}")
@@ -204,16 +203,6 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
     z_s, z_t = (z.to(torch.promote_types(z.dtype, torch.float32)) / temperature for z in (student, teacher))
     divergence = F.kl_div(z_s.log_softmax(1), z_t.log_softmax(1), reduction="batchmean", log_target=True)
     return temperature**2 * divergence
-
-
-def _fingerprint(model: GCPNet) -> str:
-    """Compute the SHA-256 of what decides a network's answers: configuration, preprocessing and tensors."""
-    preprocessing = model.preprocessing.to_dict() if model.preprocessing else None
-    digest = hashlib.sha256(json.dumps([model.config, preprocessing], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _difference(known: list[str] | None, names: list[str]) -> str:

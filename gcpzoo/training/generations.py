@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from gcpzoo import __version__
 from gcpzoo.analysis import fit_temperature
 from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
+from gcpzoo.limits import load_json, read_text
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.training.checkpoints import FOLDER, LAST
 from gcpzoo.training.metrics import evaluation_metrics
 from gcpzoo.training.run_report import numbers
@@ -88,6 +92,30 @@ def load_run(run: Path) -> ClassificationTask:
     return task
 
 
+def check_teachers(runs: Sequence[Path]) -> None:
+    """Check that each run learned from the network that the run before it now holds.
+
+    Raises:
+        ZooError: naming the first one that did not, and what to do.
+
+    >>> check_teachers([Path("nowhere"), Path("neither")])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: neither/metrics.json names no teacher, ...
+    """
+    for before, run in pairwise(runs):
+        path = run / "metrics.json"
+        report = load_json(read_text(path, str(path)), str(path)) if path.is_file() else {}
+        remedy = "bring its own back, or start again with another --output"
+        if "sha256" not in (report.get("teacher") or {}):
+            raise ZooError(f"{path} names no teacher, and {run} must have learned from {before}: {remedy}")
+        taught, found = report["teacher"]["sha256"], fingerprint(load(before))
+        if taught != found:
+            raise ZooError(
+                f"{run} did not learn from {before} as it is now: its teacher had the sha256 {taught[:12]}…, {before} "
+                f"has {found[:12]}…; {remedy}"
+            )
+
+
 def evaluate_generations(runs: Sequence[Path], data: Any, **trainer: Any) -> tuple[dict[str, Any], Tensor]:
     """Evaluate runs, and the ensemble of all of them, on the test split: as they are, and scaled by a temperature.
 
@@ -103,13 +131,14 @@ def evaluate_generations(runs: Sequence[Path], data: Any, **trainer: Any) -> tup
         The report, which ``generations.json`` holds, and the ensemble's probabilities ``(N, num_classes)``.
 
     Raises:
-        ZooError: if a run has no checkpoint, or knows other classes.
+        ZooError: if a run has no checkpoint, knows other classes, or learned from another network than the run before.
 
     >>> evaluate_generations([Path("nowhere")], None)
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: no weights file 'nowhere/checkpoints/last.ckpt'
     """
     ensemble = Ensemble([load_run(run) for run in runs])
+    check_teachers(runs)
     evaluator = L.Trainer(
         devices=1, plugins=[LightningEnvironment()], logger=False, enable_checkpointing=False,
         enable_model_summary=False, enable_progress_bar=False, **trainer,

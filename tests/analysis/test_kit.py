@@ -142,6 +142,8 @@ class TestSpectra:
         assert (row["matrix"], root["matrix"]) == ("covariance", "normalized")
         assert row["matrices"] == 40
         assert root["condition_nonzero"] == pytest.approx(math.sqrt(row["condition_nonzero"]), rel=1e-3)
+        bars = CONDITIONING.draw([row, root]).axes[0].patches  # no epoch is known
+        assert [bar.get_width() for bar in bars] == [row["condition_nonzero"], root["condition_nonzero"]]
 
     def test_checkpoints_and_what_the_run_logged_make_the_series(self, tmp_path: Path) -> None:
         for epoch, step in ((1, 20), (0, 10), (1, 20)):

@@ -9,8 +9,9 @@ import torch
 from image_files import photo, truncate, write
 
 import gcpzoo
-from gcpzoo.analysis.over_images import choose_device, fingerprint, logits, over_images
+from gcpzoo.analysis.over_images import choose_device, logits, over_images
 from gcpzoo.errors import ZooError
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.preprocessing import Preprocessing
 
 
@@ -88,10 +89,12 @@ def test_a_fingerprint_changes_with_weights_classes_and_names() -> None:
     with torch.no_grad():
         model.classifier.bias[0] += 1e-3
     seen.append(fingerprint(model))
+    model.preprocessing = Preprocessing(resize=20)
+    seen.append(fingerprint(model))
     whole = fingerprint(model, classifier=False)
     model.reset_classifier(3)
     assert fingerprint(model, classifier=False) == whole
     with torch.no_grad():
         model.backbone.conv1.weight[0, 0, 0, 0] += 1e-3
     assert fingerprint(model, classifier=False) != whole
-    assert len(set(seen)) == 3
+    assert len(set(seen)) == 4

@@ -71,9 +71,20 @@ def test_a_run_is_analyzed_beside_its_control_on_the_images_that_it_held_out(
     assert about["data"]["images"] == {"train": 18, "val": 6, "test": 9}
 
 
-def test_class_folders_are_split_as_the_run_split_them(cli: Cli, folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def nothing(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A measurement that never applies, by its name."""
+    from gcpzoo.analysis import kit
+    from gcpzoo.analysis.subject import Measurement
+
+    none = Measurement("none", lambda subject: [], lambda rows: None, "nothing")
+    monkeypatch.setitem(kit.MEASUREMENTS, "none", none)
+    return "none"
+
+
+def test_class_folders_are_split_as_the_run_split_them(cli: Cli, folder: Path, nothing: str, tmp_path: Path) -> None:
     write_run(tmp_path / "run", seed=5, val_fraction=0.25, test_fraction=0.5)
-    options = ("--only", "calibration", "--output", "out")
+    options = ("--only", nothing, "--output", "out")
     code, _, err = cli("analyze", "run", "--data", folder / "train", *options)
     assert code == 0, err
     about = json.loads((tmp_path / "out" / "about.json").read_text())
@@ -91,13 +102,8 @@ def test_the_report_of_another_model_is_refused(cli: Cli, folder: Path, tmp_path
     assert "metrics.json is of another model: its head is 'gap'" in err
 
 
-def test_what_does_not_apply_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from gcpzoo.analysis import kit
-    from gcpzoo.analysis.subject import Measurement
-
-    none = Measurement("none", lambda subject: [], lambda rows: None, "nothing")
-    monkeypatch.setitem(kit.MEASUREMENTS, "none", none)
-    code, out, _ = cli(*ANALYZE, "--only", "none")
+def test_what_does_not_apply_is_said(cli: Cli, nothing: str, tmp_path: Path) -> None:
+    code, out, _ = cli(*ANALYZE, "--only", nothing)
     assert code == 0
     assert "none does not apply to this network or these data" in out
     assert (tmp_path / "analysis" / "index.html").is_file()

@@ -33,7 +33,8 @@ class Commands:
             folder.mkdir()
             top1 = self.top1 - 2 / 360 * ("gap" in arguments)
             test = {"top1": top1, "top5": 0.9, "per_class": 0.7, "loss": 0.5, "images": 360}
-            report = {"fit": {"history": HISTORY, "seconds": 3.0}, "test": test, "parameters": 1000}
+            fit = {"history": HISTORY, "seconds": 3.0, "loss": "cross-entropy"}
+            report = {"fit": fit, "test": test, "parameters": 1000}
             (folder / "metrics.json").write_text(json.dumps(report))
             (folder / "spectrum.json").write_text(json.dumps({"covariance": [1.0, 0.1]}))
             (folder / "confusion_matrix.png").write_bytes(b"png")

@@ -51,6 +51,28 @@ def test_the_report_of_another_model_is_not_added_to(cli: Callable) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("fit", ["--model.distillation", "5"],
+         "model.distillation must be a mapping of resize, teacher, temperature, weight, or a YAML file of one, got 5"),
+        ("test", ["--generations", "2"], "--generations belongs to 'gcpzoo fit', got it with test: leave it out"),
+        ("fit", ["--model.distillation.teacher", "resnet18_isqrt.digits"], "the teacher resnet18_isqrt.digits sees"),
+        ("validate", ["--model.checkpoint", "resnet18_isqrt.digits"], "no val split"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_prints_one_line_and_leaves_nothing(
+    command: str, options: list[str], message: str, cli: Callable, tmp_path: Path
+) -> None:
+    network = ["--model.backbone", "resnet18", "--model.until", "layer1"] if command == "fit" else []
+    code, out, err = cli(command, "--data", "Digits", "--data.image_size", 16, *network, *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("gcpzoo: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("callback", "message"),
     [
         (StagedUnfreezing(unfreeze_at=2), "unfreeze_at must be less than the 2 epochs, got 2"),

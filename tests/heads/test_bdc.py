@@ -120,7 +120,13 @@ def test_it_keeps_one_matrix_beside_the_features() -> None:
     assert sum(kept.values()) <= 4 * (2 * 32 * 32 + 1)
 
 
-@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_values_in_float32_are_those_of_float64_at_any_scale(scale: float) -> None:
+    x, head = noise(2, 24, 4, 4) * scale, create_head("bdc", in_features=24, positions=16)
+    assert relative(head(x), head.double()(x.double())) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 100.0, 1e4])
 def test_gradients_in_float32_are_those_of_float64_at_any_scale(scale: float) -> None:
     x = noise(2, 24, 4, 4) * scale
     x[:, 5] = x[:, 3]  # equal channels

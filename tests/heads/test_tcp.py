@@ -117,6 +117,8 @@ def test_weights_of_positions_run_through_the_frames_of_a_clip() -> None:
     weights[:, 15:] = 0  # the last frame
     three = create_head("tcp", in_features=6, frames=3, attention=False)
     assert relative(head(x, weights=weights), three(x[[0, 1, 2, 4, 5, 6]])) < 1e-9
+    with pytest.raises(ZooError, match=r"weights must be \(B, M\) = \(2, 20\), .* got shape \(8, 5\)"):
+        head(x, weights=weights.reshape(8, 5))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 6, 8, 10, 16])

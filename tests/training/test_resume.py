@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
-from run_files import NINE_BATCHES, RANDOM, Moments, Place, assert_same_results, read_checkpoint
+from run_files import RANDOM, Moments, Place, assert_same_results, read_checkpoint
 
 from gcpzoo.cli.main import main
-from gcpzoo.training import RunCheckpoints, RunReport, checkpoints
+from gcpzoo.training import RunReport
 
 Cli = Callable[..., tuple[int, str, str]]
 STAGED = [
@@ -32,16 +31,6 @@ EARLY = [
     "--trainer.callbacks.mode=max", "--trainer.callbacks.min_delta=10", "--trainer.callbacks.patience=2",
     "--trainer.max_epochs", "5",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def moments(monkeypatch: pytest.MonkeyPatch) -> Moments:
-    return Moments(monkeypatch)
-
-
-@pytest.fixture(scope="session")
-def plain(folder: Path) -> list[str]:
-    return ["fit", "--data", "ImageFolder", "--data.root", str(folder), *NINE_BATCHES]
 
 
 @pytest.fixture(scope="module")
@@ -216,72 +205,6 @@ def test_length_and_output_may_change(whole: SimpleNamespace, left: Path, cli: C
     assert moments.seen[-1] == (2, 8)
 
 
-@pytest.mark.parametrize(("schedule", "interval"), [("cosine", "epoch"), ("polynomial", "step")])
-def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(
-    schedule: str, interval: str, plain: list[str], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two epochs end at a rate of zero, from which a cosine would rise again and a product never."""
-    rates: list[float] = []
-    monkeypatch.setattr(
-        RunReport,
-        "on_train_batch_start",
-        lambda self, trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"]),
-    )
-    fit = [
-        *plain, "--model.schedule.name", schedule, "--model.schedule.interval", interval, "--evaluate", "false",
-        "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "0",
-    ]  # fmt: skip
-    assert cli(*fit, "--trainer.max_epochs", 5, "--output", "whole")[0] == 0
-    whole = rates[:]
-    assert cli(*fit, "--output", "run")[0] == 0
-    rates.clear()
-    code, _, err = cli(*fit, "--trainer.max_epochs", 5, "--output", "run", "--resume")
-    assert code == 0, err
-    assert rates == pytest.approx(whole[4:], rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [("fit", []), ("fit", ["--output", "run", "--ckpt_path", __file__]), ("test", ["--output", "run"])],
-)
-def test_resume_belongs_to_a_fit_with_an_output(command: str, options: list[str], plain: list[str], cli: Cli) -> None:
-    arguments = plain[1:-2] if command == "test" else plain[1:]
-    code, _, err = cli(command, *arguments, *options, "--resume")
-    assert code == 2
-    assert "--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path" in err
-
-
-def test_resume_starts_where_there_is_nothing_and_removes_what_a_kill_left(
-    plain: list[str], cli: Cli, moments: Moments, tmp_path: Path
-) -> None:
-    leftovers = [tmp_path / "run" / ".writing-a.json", tmp_path / "run/checkpoints" / ".writing-b.ckpt"]
-    for file in leftovers:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    code, _, err = cli(*plain, "--trainer.max_epochs", 1, "--evaluate", "false", "--output", "run", "--resume")
-    assert code == 0, err
-    assert moments.seen[0] == (0, 0)
-    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    assert not any(file.exists() for file in leftovers)
-
-
-def test_resume_starts_again_only_the_run_that_a_folder_holds(plain: list[str], cli: Cli, tmp_path: Path) -> None:
-    """A kill in the first epoch leaves options, and perhaps a report, without a checkpoint."""
-    fit = [*plain, "--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2, "--evaluate", "false"]
-    arguments = [*fit, "--output", "run", "--resume"]
-    assert cli(*arguments)[0] == 0
-    shutil.rmtree(tmp_path / "run/checkpoints")
-    code, _, err = cli(*arguments, "--model.dropout", 0.5)
-    assert code == 2
-    assert "model.dropout=0.0, this command 0.5" in err
-    assert cli(*arguments)[0] == 0
-    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
-    (tmp_path / "run/config.yaml").unlink()
-    code, _, err = cli(*arguments)
-    assert code == 2
-    assert "config.yaml is missing" in err
-
-
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -314,47 +237,3 @@ def test_sigterm_in_the_final_test_ends_it_at_once(
     assert tested == []
     assert cli(*whole.arguments, "--output", "run", "--resume")[0] == 0
     assert_same_results(whole.run, tmp_path / "run")
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Notes the optimizer steps after which a checkpoint is written, and "validation" for every one."""
-    found: list[Any] = []
-    write = RunCheckpoints._write
-
-    def note(self: RunCheckpoints, trainer: Any) -> None:
-        found.append(trainer.global_step)
-        write(self, trainer)
-
-    monkeypatch.setattr(RunCheckpoints, "_write", note)
-    monkeypatch.setattr(RunReport, "on_validation_start", lambda self, trainer, _: found.append("validation"))
-    return found
-
-
-def test_checkpoints_are_written_every_so_many_minutes(
-    plain: list[str], cli: Cli, moments: Moments, written: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 15.0 * len(moments.seen)))
-    options = ("--checkpoint.every_n_train_steps", 0, "--checkpoint.every_minutes", 0.75, "--evaluate", "false")
-    assert cli(*plain, *options, "--trainer.num_sanity_val_steps", 0, "--output", "run")[0] == 0
-    assert written == [3, 6, "validation", 9, 12, 15, "validation", 18]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ([], [1, 2, 3, 4, 5, 6, 7, 8, "validation", 9, *range(10, 18), "validation", 18]),
-        (
-            ["--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null"],
-            [1, 2, 3, "validation", 5, 6, 7, "validation", 9, 10, 11, "validation", 13, 14, 15, "validation", 17, 18],
-        ),
-        (["--trainer.accumulate_grad_batches", "3"], [1, 2, "validation", 3, 4, 5, "validation", 6]),
-    ],
-)
-def test_no_checkpoint_is_written_between_a_step_and_the_validation_after_it(
-    options: list[str], expected: list[Any], plain: list[str], cli: Cli, written: list[Any]
-) -> None:
-    quick = ("--checkpoint.every_n_train_steps", 1, "--evaluate", "false", "--trainer.num_sanity_val_steps", 0)
-    code, _, err = cli(*plain, *quick, *options, "--output", "run")
-    assert code == 0, err
-    assert written == expected

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from gcpzoo.analysis.over_images import fingerprint, over_images, vectors
+from gcpzoo.analysis.over_images import over_images, vectors
 from gcpzoo.data import ImageFolder
 from gcpzoo.data.base import ImageDataModule, Index
 from gcpzoo.data.folder import list_classes, scan, split_places
@@ -24,6 +24,7 @@ from gcpzoo.data.images import ImageError
 from gcpzoo.data.loading import Sample
 from gcpzoo.data.scan import root_folder
 from gcpzoo.errors import ZooError
+from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import cache, replacing
