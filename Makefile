@@ -8,7 +8,7 @@
 # make notebooks  run the notebooks of examples/ on the digits, a few minutes
 # make outputs  run the commands that pages of docs/ show, and paste what they print
 # make site   the pages of docs/ as a site that needs no network, in site/
-# make release  build the package, and try wheel and source in empty environments: network, 25 GB, an hour
+# make release  build the package, and try wheel and source in empty environments: needs a network and 6 GB
 # make docs   write what is generated: MODEL_CARD.md, docs/evidence.md, docs/choosing.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
