@@ -4,7 +4,7 @@
 # make configs  two training steps of every config on small images, about 15 minutes
 # make bench  measure speed and memory, write benchmarks/README.md
 # make faults  kill, fill, damage: what is lost? writes docs/reliability.md, takes up to 45 minutes
-# make browser  open a report in headless Chromium, without a network; skipped where there is none
+# make browser  open a report and the app in headless Chromium, without a network; skipped where there is none
 # make notebooks  run the notebooks of examples/ on the digits, a few minutes
 # make outputs  run the commands that pages of docs/ show, and paste what they print
 # make site   the pages of docs/ as a site that needs no network, in site/
@@ -56,8 +56,12 @@ bench: $(READY)
 faults: $(READY)
 	$(BIN)/python benchmarks/faults
 
-browser: $(READY)
-	$(BIN)/pytest tests/browser
+browser: $(READY) runs/digits_gap/metrics.json
+	GCPZOO_SCREENSHOTS=docs/screenshots $(BIN)/pytest tests/browser
+
+# The GAP control of resnet18_isqrt.digits, which the app shows beside it: two minutes.
+runs/digits_gap/metrics.json: | $(READY)
+	$(BIN)/gcpzoo fit --config pretrain/digits.yaml --model.head gap --output runs/digits_gap
 
 notebooks: $(READY)
 	$(BIN)/python examples/notebooks/run.py

@@ -23,6 +23,9 @@ NUMBER_CHARACTERS = 300
 WHOLE_NUMBER = 2**64
 """Largest whole number, of either sign."""
 
+UPLOAD_BYTES = 32 * 2**20
+"""Length of an image file that somebody sends to a page or server of ours."""
+
 COUNT = 2**20
 """Largest size that an argument of a head or of a part may give, such as ``sketch_dim``; most have lower limits."""
 ITERATIONS = 1000

@@ -170,14 +170,14 @@ def draw_explanation(explanation: Explanation, path: Path, pairs: int = 3) -> No
     axes[0].imshow(pixels)
     axes[0].set_title("what the network sees", fontsize=9)
     for axis, (name, marks) in zip(axes[1:], e.maps.items()):
-        _overlay(axis, pixels, marks)
+        axis.imshow(blend(pixels, marks))
         total = "" if name == "Grad-CAM" else f", {float(marks.sum()):+.2f} in all"
         axis.set_title(f"{name}{total}", fontsize=9)
     if e.view is not None and shown:
         _draw_pair_bars(axes[columns], shown)
         scale = max(float(e.view.pair_map(pair.i, pair.j).abs().max()) for pair in shown)
         for axis, pair in zip(axes[columns + 1 :], shown):
-            _overlay(axis, pixels, e.view.pair_map(pair.i, pair.j), scale)
+            axis.imshow(blend(pixels, e.view.pair_map(pair.i, pair.j), scale))
             axis.set_title(f"channels {pair.i} × {pair.j}", fontsize=9)
     title = f"{brief(e.description, 60)}: {100 * e.probability:.1f} %"
     if e.likeliest[0] != e.description:
@@ -188,17 +188,29 @@ def draw_explanation(explanation: Explanation, path: Path, pairs: int = 3) -> No
     write_png(figure, path)
 
 
-def _overlay(axis: Any, pixels: np.ndarray, marks: Tensor, scale: float | None = None) -> None:
-    """Draw marks over the image in grey, the stronger the more opaque; ``scale`` is fully opaque."""
+def blend(pixels: np.ndarray, marks: Tensor, scale: float | None = None) -> np.ndarray:
+    """Lay marks over an image in grey: orange where they are positive, blue where negative, the stronger the denser.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)``.
+        marks: ``(h, w)``, enlarged to the image.
+        scale: strength of the densest color; by default the strongest mark's.
+
+    Returns:
+        uint8 ``(H, W, 3)``.
+
+    >>> blend(np.zeros((1, 3, 3), np.uint8), torch.tensor([[1.0, 0.0, -1.0]]))[0].tolist()
+    [[171, 77, 18], [89, 89, 89], [18, 109, 160]]
+    """
     from matplotlib.colors import to_rgb
 
     height, width = pixels.shape[:2]
-    large = F.interpolate(marks[None, None].float(), (height, width), mode="bilinear")[0, 0].numpy()
-    strength = np.abs(large) / (scale or float(marks.abs().max()) or 1.0)
-    color = np.where(large[..., None] > 0, to_rgb(FOR), to_rgb(AGAINST))
-    grey = pixels.mean(2) / 255
-    axis.imshow(0.35 + 0.6 * grey, cmap="gray", vmin=0, vmax=1)
-    axis.imshow(np.dstack([color, 0.8 * np.clip(strength, 0, 1)]))
+    large = F.interpolate(marks[None, None].float(), (height, width), mode="bilinear")[0, 0].numpy()[..., None]
+    strength = 0.8 * np.clip(np.abs(large) / (scale or float(marks.abs().max()) or 1.0), 0, 1)
+    color = np.where(large > 0, to_rgb(FOR), to_rgb(AGAINST))
+    grey = 0.35 + 0.6 * pixels.mean(2, keepdims=True) / 255
+    mixed: np.ndarray = ((1 - strength) * grey + strength * color) * 255
+    return mixed.round().astype(np.uint8)
 
 
 def _draw_pair_bars(axis: Any, pairs: Sequence[Pair]) -> None:

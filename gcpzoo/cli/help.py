@@ -23,6 +23,11 @@ EXAMPLES = {
         "gcpzoo analyze resnet18_isqrt.digits --data Digits --only spectrum,calibration",
         "gcpzoo analyze runs/mine --data FOLDER --control runs/gap --output analysis",
     ),
+    "app": (
+        "gcpzoo app",
+        "gcpzoo app --model resnet18_isqrt.digits --port 0",
+        "gcpzoo app --model runs/isqrt --control runs/gap --embeddings emb.npz",
+    ),
     "benchmark": (
         "gcpzoo benchmark resnet18_isqrt.digits",
         "gcpzoo benchmark resnet50_isqrt --batch-size 8 --precision bfloat16",

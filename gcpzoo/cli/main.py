@@ -44,6 +44,7 @@ COMMANDS = (
     "analyze",
     "explain",
     "export",
+    "app",
 )
 """Modules of this package that answer one command each: ``add_parser(subparsers)`` and ``run(args)``."""
 EXTRAS = {

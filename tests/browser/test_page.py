@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import zlib
 from pathlib import Path
 
 import pytest
+from chromium import BROWSER, FLAGS, NAMES
 from sweep_folder import write_sweep
 
 from gcpzoo.experiments.report import write_report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next((path for name in NAMES if (path := shutil.which(name))), None)
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--no-first-run", "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9", "--enable-logging=stderr",
-    "--virtual-time-budget=3000",
-)  # fmt: skip
+RENDER = ("--enable-logging=stderr", "--virtual-time-budget=3000")
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: install Chromium ({', '.join(NAMES)})")
 
 
 def browse(page: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={folder}", *flags, page.as_uri()]
+    command = [str(BROWSER), *FLAGS, *RENDER, f"--user-data-dir={folder}", *flags, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
