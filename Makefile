@@ -7,7 +7,9 @@
 # make browser  open a report and the app in headless Chromium, without a network; skipped where there is none
 # make notebooks  run the notebooks of examples/ on the digits, a few minutes
 # make outputs  run the commands that pages of docs/ show, and paste what they print
-# make docs   write what is generated: MODEL_CARD.md, the tables of README.md, docs/evidence.md, docs/heads.md, configs/paper
+# make site   the pages of docs/ as a site that needs no network, in site/
+# make release  build the package, and try wheel and source in empty environments: needs a network and 6 GB
+# make docs   write what is generated: MODEL_CARD.md, docs/evidence.md, docs/choosing.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -19,7 +21,7 @@ FAST = $(wildcard tests/test_house.py tests/test_errors.py tests/test_docs*.py) 
 	$(addprefix gcpzoo/,functional heads blocks analysis errors.py paths.py)
 SLOW = tests/functional/test_dropcov.py
 
-.PHONY: demo test fast lint configs bench faults browser notebooks outputs docs clean
+.PHONY: demo test fast lint configs bench faults browser notebooks outputs docs site release clean help
 
 demo: $(READY)
 	$(BIN)/gcpzoo demo $(if $(DATA),--data "$(DATA)")
@@ -74,6 +76,17 @@ docs: $(READY)
 	$(BIN)/python docs/make_heads.py
 	$(BIN)/python docs/make_configs.py
 
+# Strict: a link that leads nowhere, a page that is in no menu or a formula that cannot be read stops it.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+	@echo "open site/index.html"
+
+release: $(READY)
+	$(BIN)/python scripts/try_release.py
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
 # The environment is made once, and updated when the requirements change.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gcpzoo needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -82,4 +95,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv runs build dist site

@@ -1,4 +1,4 @@
-"""Write README.md and the plot from the results of all benchmarks, and the table of speed in the project's README.
+"""Write README.md and the plot from the results of all benchmarks, and the table of docs/speed.md.
 
 python benchmarks/report.py
 """
@@ -106,11 +106,11 @@ def speed(rows: list[Row], steps: list[Row]) -> str:
     )
 
 
-def write_readme(text: str) -> None:
-    readme = HERE.parent / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
+def write_speed(text: str) -> None:
+    page = HERE.parent / "docs" / "speed.md"
+    before, rest = page.read_text().split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def main() -> None:
                 "1.00,\nno difference was shown.\n"
             )
     (HERE / "README.md").write_text("\n".join(parts))
-    write_readme(speed(results["heads"], results["training_step"]))
+    write_speed(speed(results["heads"], results["training_step"]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ One row of a paper's table, one config:
 
 ```bash
 gcpzoo fit --config paper/isqrt/cub_resnet50.yaml --data.root data              # as published
-gcpzoo fit --config paper/isqrt/cub_resnet50.yaml --data.root data CONTROL      # its control, options of the table
+gcpzoo fit --config paper/isqrt/cub_resnet50.yaml --data.root data …            # its control, options of the table
 make configs                                                                    # two steps of each on small images
 ```
 

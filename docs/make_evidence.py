@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/evidence.md, and the first figure and table of README.md, from the results in docs/evidence.
+"""Write docs/evidence.md, the table of docs/choosing.md and README's figure, from the results in docs/evidence.
 
     python docs/make_evidence.py                                  # the pages, from docs/evidence/*.csv and claims.yaml
     python docs/make_evidence.py --gather runs/resnet18           # first take the results of a sweep as resnet18.csv
@@ -153,8 +153,8 @@ def draw(blocks: Sequence[Block], name: str) -> str:
     return figures.to_svg(drawing, name, alone=True) + "\n"
 
 
-def readme_table(claim: Claim, folder: Path = EVIDENCE) -> tuple[str, str]:
-    """Write the first table of README.md, and its figure."""
+def chosen_table(claim: Claim, folder: Path = EVIDENCE) -> tuple[str, str]:
+    """Write the table of docs/choosing.md, and README's figure."""
     blocks, trainings = select(claim, folder)
     if not blocks:
         raise ZooError("claims.yaml: readme must name results that there are")
@@ -185,9 +185,10 @@ def main() -> None:
         claims = load_claims()
         check_records([get_record(name) for name in list_models()], EVIDENCE)
         text, drawings = page(claims)
-        table, drawings["gain.svg"] = readme_table(claims["readme"])
-        before, rest = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)
-        write(ROOT / "README.md", f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+        table, drawings["gain.svg"] = chosen_table(claims["readme"])
+        choosing = ROOT / "docs" / "choosing.md"
+        before, rest = choosing.read_text(encoding="utf-8").split(BEGIN)
+        write(choosing, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
         write(ROOT / "docs" / "evidence.md", text)
         for path in EVIDENCE.glob("*.svg"):
             path.unlink()

@@ -104,18 +104,23 @@ def measure() -> dict[str, Any]:
     return {"hardware": f"{cpu}, one thread, torch {torch.__version__.split('+')[0]}", "heads": table, "roots": roots}
 
 
-def markdown(text: str) -> str:
-    """Convert the few constructs of our docstrings to Markdown."""
-    text = inspect.cleandoc(text).replace("``", "`")
+def roles(text: str) -> str:
+    """Convert formulas, roles, literals and examples of our docstrings to Markdown."""
+    text = text.replace("``", "`")
     text = re.sub(
         r"\.\. math::((?:.|\n)*?)(?=\n\n|\Z)",
         lambda m: "```math\n" + "\n".join(line.strip() for line in m[1].strip().splitlines()) + "\n```",
         text,
     )
     text = re.sub(r":math:`([^`]*)`", lambda m: f"$`{m[1]}`$", text)
-    text = re.sub(r":(?:func|class|meth|data):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    text = re.sub(r":(?:func|class|meth|data|mod):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    return re.sub(r"^>>> (?:.+\n?)+", lambda m: f"```python\n{m[0].rstrip()}\n```\n", text, flags=re.M)
+
+
+def markdown(text: str) -> str:
+    """Convert the few constructs of our docstrings to Markdown."""
+    text = roles(inspect.cleandoc(text))
     text = re.sub(r"\n(Returns|Raises):\n(    .*\n?)*", "", text)
-    text = re.sub(r"^>>> (?:.+\n?)+", lambda m: f"```python\n{m[0].rstrip()}\n```\n", text, flags=re.M)
     text = re.sub(r"\n(?:Args|Attributes):\n((?:    .*\n?|\n(?=    ))*)", arguments, text)
     return re.sub(
         r"^(When to use|Released code|Source): (.)", lambda m: f"**{m[1]}.** {m[2].upper()}", text, flags=re.M

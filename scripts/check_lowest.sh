@@ -11,15 +11,7 @@ trap 'rm -rf "$folder"' EXIT
 
 "${PYTHON:-python3}" -m venv "$folder/environment"
 bin="$folder/environment/bin"
-"$bin/python" - >"$folder/lowest.txt" <<'PYTHON'
-import re
-import tomllib
-
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-extras = {k: v for k, v in project["optional-dependencies"].items() if k not in ("all", "dev")}
-for requirement in [*project["dependencies"], *sum(extras.values(), [])]:
-    print(re.sub(r"(\[.*\])?>=([\d.]+).*", r"==\2", requirement))
-PYTHON
+"$bin/python" scripts/try_release.py --lowest >"$folder/lowest.txt"
 cat "$folder/lowest.txt"
 "$bin/pip" install --quiet --constraint "$folder/lowest.txt" --editable '.[dev]'
 PYTHONPATH="$PWD" OMP_NUM_THREADS=1 "$bin/python" -m pytest "$@"

@@ -70,10 +70,10 @@ def test_the_committed_pages_are_what_the_command_writes(make: ModuleType) -> No
     check_records([get_record(name) for name in gcpzoo.list_models()], make.EVIDENCE)
     claims = make.load_claims()
     text, drawings = make.page(claims)
-    table, drawings["gain.svg"] = make.readme_table(claims["readme"])
+    table, drawings["gain.svg"] = make.chosen_table(claims["readme"])
     assert text == (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8"), "run python docs/make_evidence.py"
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{make.BEGIN}\n{table}\n{make.END}" in readme, "run python docs/make_evidence.py"
+    choosing = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert f"{make.BEGIN}\n{table}\n{make.END}" in choosing, "run python docs/make_evidence.py"
     assert {path.name for path in make.EVIDENCE.glob("*.svg")} == set(drawings)
     if f"matplotlib=={matplotlib.__version__}\n" in (ROOT / "constraints.txt").read_text():
         for name, drawing in drawings.items():

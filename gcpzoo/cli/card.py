@@ -12,7 +12,7 @@ from gcpzoo.paths import replacing
 
 def add_parser(subparsers: Any) -> None:
     """Add the command's options."""
-    p = subparsers.add_parser("card", help="write MODEL_CARD.md and the README's table from the records")
+    p = subparsers.add_parser("card", help="write MODEL_CARD.md and a table between marks in README.md")
     p.add_argument("folder", nargs="?", default=".", help="folder that contains MODEL_CARD.md and README.md")
     p.add_argument("--check", action="store_true", help="write nothing; exit with 1 where they are not up to date")
     p.set_defaults(handler=run)

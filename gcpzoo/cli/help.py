@@ -133,7 +133,7 @@ def short_help(command: str, text: str) -> str:
     usage: gcpzoo test [options]
     ...
     """
-    rows = [(option, what) for owner, option, what in OPTIONS if _belongs(owner, command)]
+    rows = trainer_options(command)
     column = max(len(option) for option, _ in rows) + 4
     width = max(shutil.get_terminal_size((80, 24)).columns, column + 40)
     lines = [f"usage: gcpzoo {command} [options]", "", f"{text[0].upper()}{text[1:]}.", "", "examples:"]
@@ -142,6 +142,15 @@ def short_help(command: str, text: str) -> str:
     for option, what in rows:
         lines += textwrap.wrap(what, width, initial_indent=f"  {option}".ljust(column), subsequent_indent=" " * column)
     return "\n".join([*lines, "", "See docs/training.md."])
+
+
+def trainer_options(command: str) -> list[tuple[str, str]]:
+    """Return how the options that most runs need are written, and what each does.
+
+    >>> ("--output DIR", "folder of the run (runs/NAME)") in trainer_options("fit")
+    True
+    """
+    return [(option, what) for owner, option, what in OPTIONS if _belongs(owner, command)]
 
 
 def _belongs(owner: str, command: str) -> bool:
