@@ -16,18 +16,39 @@ from gcpzoo.cli.generations import train_apart
 from gcpzoo.cli.shortcuts import expand_shortcuts
 from gcpzoo.cli.training import train
 from gcpzoo.errors import printable
-from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose
+from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose, compare_frozen, image_size
+from gcpzoo.experiments.folder.advice import DEFAULT, HEADS
+from gcpzoo.experiments.folder.frozen import IMAGES
+from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.training.options import CONFIG
 
 
-def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str) -> Choice:
-    """Choose the settings for a head on this machine."""
+def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | None, head: str | None = None) -> Choice:
+    """Choose the settings for a head on this machine; where none is given, for the one that suits the folder."""
     on_gpu = (
         torch.cuda.is_available()
         and torch.cuda.is_bf16_supported()
         and request.typed.get("trainer.accelerator") != "cpu"
     )
+    measured = None
+    if head is None:
+        head = _head_of_run(request)
+    if head is None and source is not None and "backbone_weights" in source.model:
+        size = request.typed.get("data.image_size", "")
+        print(f"trying the heads on the frozen backbone, with up to {IMAGES:,} training images", file=sys.stderr)
+        measured = compare_frozen(survey, source, int(size) if size.isdigit() else image_size(survey, on_gpu))
+        head = measured.keep if measured else None
     typed = {("balanced" if key == "model.balanced" else key): value for key, value in request.typed.items()}
-    return choose(survey, source, on_gpu, head, typed)
+    return choose(survey, source, on_gpu, head or DEFAULT, typed, measured)
+
+
+def _head_of_run(request: FolderRequest) -> str | None:
+    """Find which head a run that goes on was begun with: its choice is not made again."""
+    path = Path(request.typed.get("output", ""), CONFIG)
+    if request.typed.get("resume", "false") == "false" or not path.is_file():
+        return None
+    begun = load_yaml(read_text(path, str(path)), str(path))
+    return next((name for name, advice in HEADS.items() if advice.model["head"] == begun["model"]["head"]), None)
 
 
 def train_chosen(choice: Choice, arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from gcpzoo.cli.folds import cross_validate
 from gcpzoo.cli.training import silence
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import FolderSurvey, Source, find_source, survey_folder
-from gcpzoo.experiments.folder.advice import BACKBONE, DEFAULT
+from gcpzoo.experiments.folder.advice import BACKBONE
 
 OTHER_STARTS = ("model", "model.checkpoint")
 
@@ -27,7 +27,7 @@ def fit_folder(request: FolderRequest) -> int:
     source = _source(request)
     if request.compare:
         return compare(request, survey, source)
-    choice = make_choice(request, survey, source, request.typed.get("model.head", DEFAULT))
+    choice = make_choice(request, survey, source, request.typed.get("model.head"))
     if request.folds:
         choice.reasons["folds"] = f"each of {request.folds} parts of all images is the test once"
     say_choice(request.folder, choice)

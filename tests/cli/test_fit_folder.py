@@ -17,7 +17,14 @@ from run_files import read_checkpoint
 import gcpzoo
 from gcpzoo.cli.folder_request import read_request
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.folder import FolderSurvey, choose, find_source, survey_folder
+from gcpzoo.experiments.folder import (
+    FolderSurvey,
+    FrozenComparison,
+    choose,
+    compare_frozen,
+    find_source,
+    survey_folder,
+)
 from gcpzoo.training import RunCheckpoints
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -63,6 +70,40 @@ def test_a_folder_alone_is_trained_on_with_settings_that_are_explained_and_recor
     code, _, err = cli(*arguments, "--resume")
     assert code == 2
     assert "model.balanced=True" in err
+
+
+def test_the_head_is_the_one_that_is_ahead_on_the_frozen_backbone_and_stays_when_a_run_goes_on(
+    cli: Cli, uneven: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [FrozenComparison(0.8, 0.79, -0.02, 0.04, 500)]
+    monkeypatch.setattr("gcpzoo.cli.chosen.compare_frozen", lambda *_: answers.pop())
+    source = ["--from", "resnet18_isqrt.digits", *(a for a in TINY if a not in ("--model.backbone", "resnet18"))]
+    source = [a for a in source if a not in ("--model.until", "layer1", "--model.dim", "8")]
+    code, out, err = cli("fit", uneven, "--output", "run", *source, "--trainer.max_epochs", 1)
+    assert code == 0, err
+    assert "the mean alone 79.0 % (95 % interval of the difference: -2.0 to +4.0): no clear gain" in " ".join(
+        out.split()
+    )
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["head"] == "gap"
+    code, out, err = cli("fit", uneven, "--output", "run", *source, "--trainer.max_epochs", 1, "--resume")
+    assert code == 0, err  # not measured again
+    assert "has finished" in out
+
+
+def test_the_frozen_comparison_is_the_same_each_time_and_sees_only_training_images(tmp_path: Path) -> None:
+    for label, name in enumerate(("north", "east", "south")):
+        for k in range(30):
+            draw(tmp_path / "train" / name / f"{k}.png", label, k)
+        draw(tmp_path / "test" / name / "0.png", label, 99)
+    truncate(tmp_path / "test" / "north" / "0.png")  # would be noticed
+    truncate(tmp_path / "train" / "north" / "0.png")
+    survey, source = survey_folder(str(tmp_path)), find_source("resnet18_isqrt.digits")
+    found = compare_frozen(survey, source, 32)
+    assert found is not None
+    assert found == compare_frozen(survey, source, 32)
+    assert found.images in (80, 81)  # 9 are held out for validation; the broken one may be among them
+    assert found.low <= found.gcp - found.gap <= found.high
+    assert min(found.gcp, found.gap) > 0.9
 
 
 def test_broken_files_are_refused_by_name_or_left_out(cli: Cli, uneven: Path, tmp_path: Path) -> None:

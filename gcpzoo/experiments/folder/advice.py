@@ -42,8 +42,7 @@ HEADS = {
                 "lr_factors": {"first_classifier": 5.0},
             },
         },
-        "the covariance and the mean, each with a classifier, their logits added: about a point ahead of the mean "
-        "alone on flowers, clothing and textures with a frozen trunk; --compare measures it here",
+        "the covariance and the mean, each with a classifier, their logits added; --compare measures what it gains",
         "reduction layer ×10, classifier ×10, the mean's classifier ×5: the best of those tried",
     ),
     "gap": HeadAdvice(

@@ -19,6 +19,7 @@ from gcpzoo.experiments.folder.advice import (
     OTHER_HEAD,
     HeadAdvice,
 )
+from gcpzoo.experiments.folder.frozen import FrozenComparison
 from gcpzoo.experiments.folder.source import Source
 from gcpzoo.experiments.folder.survey import FolderSurvey
 from gcpzoo.experiments.sweep.options import lay_over
@@ -46,6 +47,7 @@ def choose(
     on_gpu: bool = False,
     head: str = DEFAULT,
     typed: Mapping[str, str] | None = None,
+    measured: FrozenComparison | None = None,
 ) -> Choice:
     """Choose backbone, head, rates, image size, batch and epochs by the table of advice.
 
@@ -55,6 +57,7 @@ def choose(
         on_gpu: whether the training runs on a GPU.
         head: a key of the table's heads, or the name of a head.
         typed: options of the command line; they win, and the reasons name them.
+        measured: what was found on the frozen backbone, which ``head`` follows from; for the reason.
 
     >>> survey = FolderSurvey("x", {"train": 900, "test": 200}, {"cat": 500, "dog": 400}, 300, 0, 0.2, 0.1)
     >>> choice = choose(survey, Source({"backbone": "resnet18"}, "a new resnet18"), head="gap")
@@ -64,10 +67,7 @@ def choose(
     asked = typed or {}
     advice = HEADS.get(head) or _advice_of_another(head)
     train = survey.images["train"]
-    epochs, batch = _first(EPOCHS, train), _first(BATCHES, train)
-    size = _first(IMAGE_SIZES, survey.shorter_side or 1_000)
-    if not on_gpu and train >= LONG_ON_CPU:
-        size = min(size, 160)
+    epochs, batch, size = _first(EPOCHS, train), _first(BATCHES, train), image_size(survey, on_gpu)
     data: dict[str, Any] = {"root": survey.root, "image_size": size, "batch_size": batch}
     data["val_fraction"] = survey.val_fraction
     if survey.test_fraction:
@@ -78,7 +78,8 @@ def choose(
     reasons = {"data": _data(survey)}
     if source is not None:
         options = lay_over(lay_over(options, {"model": advice.model}), {"model": source.model})
-        reasons |= {"backbone": source.words, "head": f"{advice.label}: {advice.why}"}
+        why = _measured(measured) if measured else advice.why
+        reasons |= {"backbone": source.words, "head": f"{advice.label}: {why}"}
         reasons["rates"] = f"AdamW at {options['model']['optimizer']['lr']:g}, cosine; {advice.rates}"
     reasons["images"] = f"{size} px, {_reason_of_size(survey, size)}; batches of {batch}"
     reasons["epochs"] = f"{epochs}, the usual number for {train:,} training images"
@@ -87,6 +88,26 @@ def choose(
     if changed := [name for name in asked if name.startswith(("model.", "data.", "trainer."))]:
         reasons["yours"] = f"{', '.join(changed)}: as you give it, whatever stands above"
     return Choice(options, reasons)
+
+
+def image_size(survey: FolderSurvey, on_gpu: bool = False) -> int:
+    """Choose the side of the images in pixels by their own sizes and number.
+
+    >>> image_size(FolderSurvey("x", {"train": 9, "test": 2}, {"cat": 7, "dog": 2}, 100, 0, 0.2, 0.1))
+    160
+    """
+    size = _first(IMAGE_SIZES, survey.shorter_side or 1_000)
+    return size if on_gpu or survey.images["train"] < LONG_ON_CPU else min(size, 160)
+
+
+def _measured(found: FrozenComparison) -> str:
+    """Say what the frozen backbone showed."""
+    text = (
+        f"on the frozen backbone, covariance and mean get {100 * found.gcp:.1f} % of {found.images:,} training images "
+        f"right, the mean alone {100 * found.gap:.1f} % (95 % interval of the difference: {100 * found.low:+.1f} to "
+        f"{100 * found.high:+.1f})"
+    )
+    return text if found.keep == "gcp" else f"{text}: no clear gain, and the mean is smaller and faster"
 
 
 def _advice_of_another(head: str) -> HeadAdvice:

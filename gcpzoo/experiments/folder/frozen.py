@@ -1,0 +1,158 @@
+"""Which head suits a folder: both on the frozen backbone, before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcpzoo.analysis.over_images import over_images
+from gcpzoo.data import ImageFolder
+from gcpzoo.experiments.folder.source import Source
+from gcpzoo.experiments.folder.survey import FolderSurvey
+from gcpzoo.experiments.probe.features import Features
+from gcpzoo.experiments.probe.learning_curve import PROTOCOL, join
+from gcpzoo.experiments.probe.protocols import PROTOCOLS
+from gcpzoo.experiments.statistics import bootstrap_images
+from gcpzoo.heads import create_head
+from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.training.network import build_network
+
+IMAGES, LEAST = 1_000, 60
+"""Most training images that are looked at, and fewest that say anything."""
+CHANNELS, FITTED = 256, 64
+"""Channels that the covariance is reduced to, and images whose principal directions they are."""
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class FrozenComparison:
+    """What the two heads make of a frozen backbone.
+
+    Attributes:
+        gcp, gap: share of the images that are right, each classified by what the other folds taught.
+        low, high: 95 % interval over images of their difference.
+        images: how many.
+
+    >>> FrozenComparison(0.9, 0.8, 0.05, 0.15, 500).keep
+    'gcp'
+    >>> FrozenComparison(0.9, 0.89, -0.01, 0.03, 500).keep
+    'gap'
+    """
+
+    gcp: float
+    gap: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def keep(self) -> str:
+        """The covariance where it is ahead beyond doubt; else the mean, which is smaller and faster."""
+        return "gcp" if self.low > 0 else "gap"
+
+
+def compare_frozen(survey: FolderSurvey, source: Source, size: int, seed: int = 0) -> FrozenComparison | None:
+    """Classify training images by the mean, and by covariance and mean, of the backbone's features as they are.
+
+    Features of more than 256 channels are reduced to their principal directions for the covariance, whose root is
+    isqrt's. The classifier is ridge regression, in five folds; its penalty is the best of the same list for both.
+
+    Args:
+        survey: of the folder; its test and validation images are not looked at.
+        source: backbone and weights.
+        size: side of the images.
+        seed: of the images that are taken and of the folds.
+
+    Returns:
+        The comparison; ``None`` where there are too few images for one.
+
+    >>> survey = FolderSurvey("x", {"train": 9, "test": 2}, {"cat": 7, "dog": 2}, 200, 0, 0.2, 0.1)
+    >>> compare_frozen(survey, Source({"backbone": "resnet18"}, ""), 32) is None
+    True
+    """
+    if survey.images["train"] < LEAST or min(survey.per_class.values()) < 2:
+        return None
+    options = {"image_size": size, "test_fraction": survey.test_fraction or None, "val_fraction": survey.val_fraction}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the training says it of the same folder
+        data = ImageFolder(survey.root, check=False, **{k: v for k, v in options.items() if v is not None})
+        samples = data.samples("train")
+    chosen = np.random.default_rng(seed).permutation(len(samples))[:IMAGES]
+    model = _network(source)
+    found = _features(model, [samples[i] for i in chosen], data)
+    y = found["gap"].y
+    right = {name: _out_of_fold(features, seed) == y for name, features in found.items()}
+    difference = bootstrap_images(right["gcp"].astype(float) - right["gap"].astype(float))
+    assert difference.low is not None
+    assert difference.high is not None
+    shares = {name: float(hits.mean()) for name, hits in right.items()}
+    return FrozenComparison(shares["gcp"], shares["gap"], difference.low, difference.high, len(y))
+
+
+def _network(source: Source) -> GCPNet:
+    own = {key: value for key, value in source.model.items() if key != "backbone_weights"}
+    weights = source.model.get("backbone_weights")
+    return build_network({"head": "gap", "num_classes": 2, **own}, {}, backbone_weights=weights).model.eval()
+
+
+def _features(model: GCPNet, samples: list[Any], data: ImageFolder) -> dict[str, Features]:
+    """Compute means and roots of covariances of the images that can be read."""
+    paths = [path for path, _ in samples]
+    first = _readable(model, _maps, paths[:FITTED], data)
+    directions = _principal(torch.stack([y for _, y in first])) if model.backbone.num_features > CHANNELS else None
+    root = create_head("isqrt", min(model.backbone.num_features, CHANNELS), dim=None).eval()
+
+    def both(net: GCPNet, x: Tensor) -> Tensor:
+        maps = _maps(net, x)
+        reduced = maps if directions is None else torch.einsum("dc,bcp->bdp", directions.to(maps), maps)
+        return torch.cat([maps.mean(2), root(reduced[..., None])], 1)
+
+    vectors = _readable(model, both, paths, data)
+    y = np.array([samples[i][1] for i, _ in vectors])
+    x, width = np.stack([v.numpy() for _, v in vectors]), model.backbone.num_features
+    gap, covariance = (Features(part, y, data.class_names, False) for part in (x[:, :width], x[:, width:]))
+    return {"gap": gap, "gcp": join(gap, covariance)}
+
+
+def _maps(model: GCPNet, x: Tensor) -> Tensor:
+    """Features of the positions, without the class token, ``(B, C, positions)``."""
+    features: Tensor = model.forward_features(x).flatten(2)
+    return features[:, :, model.backbone.num_prefix_tokens :]
+
+
+def _readable(model: GCPNet, function: Any, paths: list[str], data: ImageFolder) -> list[tuple[int, Tensor]]:
+    """Compute a vector of each image that can be read, with its place in the list."""
+    found: dict[int, Tensor] = {}
+    for outputs in over_images(model, function, paths, rule=data.preprocessing):
+        found |= outputs.values
+    return sorted(found.items())
+
+
+def _principal(maps: Tensor) -> Tensor:
+    """Principal directions ``(256, C)`` of the features ``(N, C, positions)`` of all positions, largest first."""
+    x = maps.transpose(1, 2).flatten(0, 1)
+    x = x - x.mean(0)
+    return torch.linalg.eigh(x.T @ x)[1][:, -CHANNELS:].flip(1).T
+
+
+def _out_of_fold(features: Features, seed: int) -> Any:
+    """Predict each image by a classifier that learned from the other folds, at the best penalty of the list."""
+    from sklearn.model_selection import StratifiedKFold
+
+    scale, make, settings = PROTOCOLS[PROTOCOL]
+    x = scale(features.x, features.x).astype(np.float64)
+    if x.shape[1] > len(x):  # all that the classifier can use lies in the span of the images
+        x = np.linalg.qr(x.T)[1].T
+    folds = min(FOLDS, int(np.bincount(features.y).max()))
+    predicted = np.zeros((len(settings), len(x)), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class with fewer images than folds
+        for rest, held in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, features.y):
+            for i, setting in enumerate(settings):
+                predicted[i, held] = make(**setting).fit(x[rest], features.y[rest]).predict(x[held])
+    return predicted[int((predicted == features.y).mean(1).argmax())]
