@@ -75,10 +75,14 @@ def expand_shortcuts(argv: Sequence[str]) -> list[str]:
 def refuse_missing_files(argv: Sequence[str]) -> None:
     """Refuse a folder of images and a file of weights that do not exist, before torch is imported.
 
+    To print a config, neither need exist.
+
     >>> refuse_missing_files(["fit", "--data", "ImageFolder", "--data.root", "/nowhere"])
     Traceback (most recent call last):
     gcpzoo.errors.ZooError: there is no folder /nowhere; expected train, val and test folders, or class folders
     """
+    if any(argument.startswith("--print_config") for argument in argv):
+        return
     for i, argument in enumerate(argv):
         key, equals, inline = argument.partition("=")
         value = inline if equals else "".join(argv[i + 1 : i + 2])

@@ -62,6 +62,7 @@ def test_a_model_on_the_command_line_replaces_the_network_of_a_config(
 def test_what_is_typed_beside_a_model_is_not_ignored(
     typed: list[str], message: str, cli: Cli, start: Path, by_config: list[object]
 ) -> None:
+    Path("trunk.pth").touch()
     code, _, err = cli("fit", *by_config, "--model", start, *typed)
     assert code == 2
     assert message in err

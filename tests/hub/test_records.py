@@ -188,7 +188,7 @@ class TestStatus:
             assert row in zoo_card()
             assert cli("list", name, "--json")[1].count(word) == 1
             assert word in " ".join(cli("list", name, "--wide")[1].split())
-            assert word in cli("info", name)[1].replace("''", "'")
+            assert word in " ".join(cli("info", name)[1].split())
 
 
 class TestEmbedded:
