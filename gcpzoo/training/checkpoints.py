@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,24 @@ class WholeCheckpointIO(TorchCheckpointIO):
         gcpzoo.errors.ZooError: /proc/last.ckpt cannot be written: ...
         """
         former = Path(path).with_name(FORMER) if Path(path).name == LAST else None
-        with replacing(path, former) as temporary, temporary.open("wb") as file:
+        with _ctrl_c_waits(), replacing(path, former) as temporary, temporary.open("wb") as file:
             _save(checkpoint, file)
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C take effect at the end: torch's writer, which calls back from C++, can swallow it on the way."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield
+        return
+    came: list[int] = []
+    former = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _save(checkpoint: Mapping[str, Any], file: Any) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from run_files import Moments
 
 from gcpzoo.training import RunCheckpoints, RunReport, checkpoints
+from gcpzoo.training.checkpoints import WholeCheckpointIO
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -56,3 +60,23 @@ def test_no_checkpoint_is_written_between_a_step_and_the_validation_after_it(
     code, _, err = cli(*plain, *quick, *options, "--output", "run")
     assert code == 0, err
     assert written == expected
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_takes_effect_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def interrupted(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(*args)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WholeCheckpointIO().save_checkpoint({"step": 3}, tmp_path / "last.ckpt")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert torch.load(tmp_path / "last.ckpt") == {"step": 3}
