@@ -40,7 +40,7 @@ def add_model_options(p: argparse.ArgumentParser, required: bool = True) -> None
         required=required,
         help="a model of the zoo, hf-hub:owner/repo, a folder, a run's folder or its .ckpt",
     )
-    p.add_argument("--batch-size", type=int, default=64, help="images at a time, each view counted (64)")
+    p.add_argument("--batch-size", type=int, default=128, help="images at a time, each view counted (128)")
     p.add_argument("--workers", type=int, help="processes that read images (one for each core, at most 8)")
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (auto)")
     p.add_argument("--skip-corrupt", action="store_true", help="name images that cannot be read, but do not fail")

@@ -13,7 +13,7 @@ from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.data.loading import EpochSampler, cores, load
 from gcpzoo.errors import ZooError
 
-BATCH = 64
+BATCH = 128
 """Images that a network sees at a time, where nobody says otherwise."""
 
 
