@@ -77,7 +77,11 @@ def compare_frozen(survey: FolderSurvey, source: Source, size: int, seed: int = 
     """
     if survey.images["train"] < LEAST or min(survey.per_class.values()) < 2:
         return None
-    options: dict[str, Any] = {"image_size": size, "test_fraction": survey.test_fraction or None, "val_fraction": survey.val_fraction}
+    options: dict[str, Any] = {
+        "image_size": size,
+        "test_fraction": survey.test_fraction or None,
+        "val_fraction": survey.val_fraction,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the training says it of the same folder
         data = ImageFolder(survey.root, check=False, **{k: v for k, v in options.items() if v is not None})
