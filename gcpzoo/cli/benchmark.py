@@ -72,10 +72,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _control(model: Any) -> Any:
     """Build the same network with global average pooling, without a reduction layer."""
+    from gcpzoo.cli.info import with_head
     from gcpzoo.models.gcpnet import create_model
 
-    own: dict[str, Any] = {"head": "gap", "dim": None, "head_args": {}, "hidden": [], "fusion": None}
-    return create_model(**{**model.config, **own})
+    return create_model(**with_head(model.config, "gap"))
 
 
 def _measure(networks: dict[str, Any], x: Any, rounds: int, dtype: Any) -> list[dict[str, Any]]:

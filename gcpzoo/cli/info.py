@@ -58,6 +58,15 @@ def network(name: str) -> tuple[Any, int]:
     return model, size or model.backbone.input_size
 
 
+def with_head(config: Mapping[str, Any], head: str) -> dict[str, Any]:
+    """Give a network's configuration another head, without what belonged to its own: no reduction, no fusion.
+
+    >>> with_head({"backbone": "resnet18", "head": "isqrt", "dim": 64}, "gap")["dim"] is None
+    True
+    """
+    return {**config, "head": head, "dim": None, "head_args": {}, "hidden": [], "fusion": None}
+
+
 def _look_up(name: str) -> tuple[Record | None, Mapping[str, Any], int | None]:
     """Return record, configuration and image size of a model of the zoo, a folder, a repository, or BACKBONE_HEAD."""
     if name in list_models():

@@ -92,14 +92,14 @@ def _check(args: argparse.Namespace) -> None:
 
 def _model(args: argparse.Namespace) -> Any:
     """Load the network, and give it another head if one is asked for."""
+    from gcpzoo.cli.info import with_head
     from gcpzoo.hub.loading import load
     from gcpzoo.models.gcpnet import create_model
 
     model = load(args.model)
     if args.head is None:
         return model
-    config = {**model.config, "head": args.head, "dim": None, "head_args": {}, "hidden": [], "fusion": None}
-    other = create_model(**config)
+    other = create_model(**with_head(model.config, args.head))
     other.backbone.load_state_dict(model.backbone.state_dict())
     other.preprocessing = model.preprocessing
     if any(p.requires_grad for p in other.head.parameters()):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.analysis.over_images import over_images
+from gcpzoo.analysis.spectrum import pooled_features
 from gcpzoo.data import ImageFolder
 from gcpzoo.experiments.folder.source import Source
 from gcpzoo.experiments.folder.survey import FolderSurvey
@@ -124,9 +125,8 @@ def _features(model: GCPNet, samples: list[Any], data: ImageFolder) -> dict[str,
 
 
 def _maps(model: GCPNet, x: Tensor) -> Tensor:
-    """Features of the positions, without the class token, ``(B, C, positions)``."""
-    features: Tensor = model.forward_features(x).flatten(2)
-    return features[:, :, model.backbone.num_prefix_tokens :]
+    """Features of the positions that a head reads, ``(B, C, positions)``."""
+    return pooled_features(model, x).flatten(2)
 
 
 def _readable(model: GCPNet, function: Any, paths: list[str], data: ImageFolder) -> list[tuple[int, Tensor]]:
