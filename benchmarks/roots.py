@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import gcpzoo
-from gcpzoo.analysis.root_errors import METHODS, Root, apply_root, exact_root, relative_errors
+from gcpzoo.analysis.measurements.root_errors import METHODS, Root, apply_root, exact_root, relative_errors
 from gcpzoo.data.images import read_image
 
 RESULTS = Path(__file__).parent / "results" / "roots.csv"

@@ -32,7 +32,7 @@ from evidence_tables import (
 )
 from gather_evidence import EVIDENCE, gather
 
-from gcpzoo.analysis import figures
+from gcpzoo.analysis.drawing import figures
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import THICK_AND_DOTTED, Block, Training, differences
 from gcpzoo.hub.card import markdown

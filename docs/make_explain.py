@@ -17,8 +17,8 @@ import random
 import time
 from pathlib import Path
 
-from gcpzoo.analysis import figures
-from gcpzoo.analysis.style import TEXT, add_legend, new_figure, series
+from gcpzoo.analysis.drawing import figures
+from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, series
 from gcpzoo.experiments.statistics import bootstrap_images
 
 DOCS = Path(__file__).parent
@@ -33,8 +33,8 @@ def measure(root: Path, count: int, seconds: float) -> None:
     """Append a row for each image, method and share."""
     from torch.nn.functional import adaptive_avg_pool2d
 
-    from gcpzoo.analysis.attribution import grad_cam, second_order
-    from gcpzoo.analysis.deletion import deletion
+    from gcpzoo.analysis.explanations.attribution import grad_cam, second_order
+    from gcpzoo.analysis.explanations.deletion import deletion
     from gcpzoo.data.images import read_image
     from gcpzoo.hub import load
     from gcpzoo.serve import find_images

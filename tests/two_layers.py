@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gcpzoo.analysis.surface import Surface, weight_surface
+from gcpzoo.analysis.measurements.surface import Surface, weight_surface
 
 
 class TwoLayers(nn.Module):

@@ -1,5 +1,5 @@
-from . import plots
 from .calibration import fit_temperature
+from .drawing import plots
 from .embeddings import Embeddings, embed
 from .retrieval import Retrieval, evaluate_retrieval, nearest
 from .spectrum import (

@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and write; print which files there are."""
-    from gcpzoo.analysis.kit import analyze, choose
+    from gcpzoo.analysis.measurements.analyze import analyze, choose
 
     only = None if args.only is None else [name.strip() for name in args.only.split(",") if name.strip()]
     if only == []:
@@ -72,7 +72,7 @@ def _severities(text: str) -> list[int]:
 def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Load the networks and their images; say what was loaded."""
     from gcpzoo import __version__
-    from gcpzoo.analysis.subject import Subject, find_snapshots
+    from gcpzoo.analysis.measurements.subject import Subject, find_snapshots
     from gcpzoo.experiments.sweep.process import code_version
     from gcpzoo.hub.loading import load
     from gcpzoo.models.fingerprint import fingerprint

@@ -122,7 +122,7 @@ def _say_how_little_it_tells(reports: dict[str, Any]) -> None:
 
 def _show_results(reports: dict[str, Any], folder: Path) -> None:
     """Show the table of both runs, and draw their training curves and spectra into common plots."""
-    from gcpzoo.analysis import plots
+    from gcpzoo.analysis.drawing import plots
 
     columns = ("head", "top-1 %", "top-5 %", "mean over classes %", "loss", "parameters", "training s")
     title = "Same backbone, data, seed and epochs; final epoch, test images"

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     if "grad_cam" in methods:
         import pytorch_grad_cam  # noqa: F401  # where it is missing, an error before the model is read
 
-    from gcpzoo.analysis.explanation import draw_explanation, explain_image, find_class
+    from gcpzoo.analysis.explanations.explain import draw_explanation, explain_image, find_class
     from gcpzoo.data.images import ImageError, read_image
     from gcpzoo.hub import load
     from gcpzoo.paths import replacing
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _methods(text: str) -> list[str]:
-    from gcpzoo.analysis.explanation import METHODS
+    from gcpzoo.analysis.explanations.explain import METHODS
 
     methods = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not methods:

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
 
     check, calibration = (None if given is None else find_images(given) for given in (args.check, args.calibration))
 
-    from gcpzoo.analysis.agreement import CheckImages
-    from gcpzoo.analysis.export import export
+    from gcpzoo.analysis.exporting.agreement import CheckImages
+    from gcpzoo.analysis.exporting.export import export
     from gcpzoo.hub.loading import load
 
     model = load(args.model)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 def show(what: str, agreement: Any) -> None:
     """Print how far two networks agree.
 
-    >>> from gcpzoo.analysis.agreement import Agreement
+    >>> from gcpzoo.analysis.exporting.agreement import Agreement
     >>> show("file against PyTorch", Agreement(64, 1e-6, 2e-7, 64))
     file against PyTorch: probabilities differ by at most 2e-07, logits by 1e-06; same class for 64 of 64
     """

@@ -33,7 +33,7 @@ def few_images(folder: Path, say: Callable[[str], None], shots: tuple[int, ...] 
     Returns:
         Trunk → head → digits a class → draw → share of the test digits that are right.
     """
-    from gcpzoo.analysis import figures
+    from gcpzoo.analysis.drawing import figures
     from gcpzoo.experiments.statistics import mean_interval
 
     say("\n[bold]Few images: average pooling, covariance pooling, and both side by side[/bold]")

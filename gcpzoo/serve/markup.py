@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gcpzoo.analysis.explanation import MEANINGS, Explanation, blend
+from gcpzoo.analysis.explanations.explain import MEANINGS, Explanation, blend
 from gcpzoo.errors import printable
 from gcpzoo.serve.predictor import ClassScore
 from gcpzoo.serve.viewer import Look, Neighbor, Opinion

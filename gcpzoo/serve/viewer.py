@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from gcpzoo.analysis.explanation import Explanation, explain_image, find_class
+from gcpzoo.analysis.explanations.explain import Explanation, explain_image, find_class
 from gcpzoo.data.images import ImageError, read_image
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from gcpzoo import __version__
-from gcpzoo.analysis import head_spectra, mean_relative, plots
+from gcpzoo.analysis import head_spectra, mean_relative
+from gcpzoo.analysis.drawing import plots
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import replacing
 from gcpzoo.training.best_epoch import BestEpoch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis.attribution import feature_attribution, grad_cam, second_order
+from gcpzoo.analysis.explanations.attribution import feature_attribution, grad_cam, second_order
 from gcpzoo.errors import ZooError
 from gcpzoo.heads import list_heads
 from gcpzoo.models import GCPNet, create_model

@@ -12,7 +12,7 @@ from torch import nn
 
 pytest.importorskip("corrupt_tta", reason="the extra 'analyze' is not installed")
 
-from gcpzoo.analysis.corruptions import (
+from gcpzoo.analysis.measurements.corruptions import (
     CLEAN,
     EXTRA,
     STANDARD,

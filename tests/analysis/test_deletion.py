@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcpzoo.analysis.attribution import grad_cam, second_order
-from gcpzoo.analysis.deletion import cover, deletion, hide
+from gcpzoo.analysis.explanations.attribution import grad_cam, second_order
+from gcpzoo.analysis.explanations.deletion import cover, deletion, hide
 from gcpzoo.data import Digits
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import load

@@ -16,9 +16,9 @@ import torch
 from image_files import photo
 
 import gcpzoo
-from gcpzoo.analysis.agreement import CheckImages, logits_of, onnx_network
-from gcpzoo.analysis.export import Exported, describe, export
-from gcpzoo.analysis.quantization import quantizable, quantize
+from gcpzoo.analysis.exporting.agreement import CheckImages, logits_of, onnx_network
+from gcpzoo.analysis.exporting.export import Exported, describe, export
+from gcpzoo.analysis.exporting.quantization import quantizable, quantize
 from gcpzoo.errors import ZooError
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -172,7 +172,7 @@ def test_a_root_without_onnx_operators_is_refused_with_what_works(
             return torch.linalg.eigh(images[:, 0].float()).eigenvalues
 
     program = torch.export.export(Eigenvalues(), (torch.zeros(2, 3, 4, 4, dtype=torch.uint8),))
-    monkeypatch.setattr("gcpzoo.analysis.export._trace", lambda *_: program)
+    monkeypatch.setattr("gcpzoo.analysis.exporting.export._trace", lambda *_: program)
     (tmp_path / "net.onnx").write_text("what was there before")
     lacking = r"'mpn_cov' cannot become ONNX: it has no operator for aten._linalg_eigh"
     with pytest.raises(ZooError, match=rf"{lacking}.*--root minimax.*--format torch_export"):
@@ -189,7 +189,7 @@ def test_a_file_whose_answers_are_not_the_models_is_not_written(
         def module(self) -> Callable[[torch.Tensor], torch.Tensor]:
             return lambda x: model(x.float() / 255)
 
-    monkeypatch.setattr("gcpzoo.analysis.export._trace", lambda *_: None)
+    monkeypatch.setattr("gcpzoo.analysis.exporting.export._trace", lambda *_: None)
     monkeypatch.setattr(torch.export, "save", lambda program, path, extra_files: path.touch())
     monkeypatch.setattr(torch.export, "load", lambda path: Wrong())
     with pytest.raises(ZooError, match="probabilities differ by up to .* nothing is written"):
@@ -243,7 +243,7 @@ def test_mistakes_are_answered_before_the_work(
         average.classifier.weight[0, 0] = 1e6
     with pytest.raises(ZooError, match=r"float16 cannot hold the values of classifier.weight"):
         export(average, tmp_path / "net.onnx", half=True)
-    monkeypatch.setattr("gcpzoo.analysis.export.LARGEST", 1000)
+    monkeypatch.setattr("gcpzoo.analysis.exporting.export.LARGEST", 1000)
     assert "holds up to 2 GiB" in error()
     code, _, err = cli("export", "--model", "resnet18_isqrt.digits", "--output", "d.onnx", "--int8")
     assert (code, err.count("\n")) == (2, 1)
@@ -265,7 +265,7 @@ def test_calibration_images_are_taken_from_all_folders(model: gcpzoo.GCPNet) -> 
 
 
 def test_answers_that_are_not_finite_are_refused() -> None:
-    from gcpzoo.analysis.agreement import Agreement
+    from gcpzoo.analysis.exporting.agreement import Agreement
 
     with pytest.raises(ZooError, match="not finite"):
         Agreement.of(torch.zeros(1, 2), torch.tensor([[np.inf, 0.0]]), [None])

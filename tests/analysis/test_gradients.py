@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcpzoo.analysis.gradients import along_gradient, summarize_steps
-from gcpzoo.analysis.surface import Surface, activation_surface, weight_surface
+from gcpzoo.analysis.measurements.gradients import along_gradient, summarize_steps
+from gcpzoo.analysis.measurements.surface import Surface, activation_surface, weight_surface
 from gcpzoo.errors import ZooError
 from gcpzoo.models import create_model
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcpzoo.analysis import kit
-from gcpzoo.analysis.confidence import CALIBRATION
-from gcpzoo.analysis.spectra import CONDITIONING, SPECTRUM
-from gcpzoo.analysis.subject import Measurement, Snapshot, Subject, find_snapshots
+from gcpzoo.analysis.measurements import analyze as kit
+from gcpzoo.analysis.measurements.confidence import CALIBRATION
+from gcpzoo.analysis.measurements.spectra import CONDITIONING, SPECTRUM
+from gcpzoo.analysis.measurements.subject import Measurement, Snapshot, Subject, find_snapshots
 from gcpzoo.data import Digits
 from gcpzoo.data.base import Index
 from gcpzoo.errors import ZooError

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from gcpzoo.analysis import corruptions, gradients, kit, landscape, sharpness, subject
-from gcpzoo.analysis.subject import Snapshot, Subject
+from gcpzoo.analysis.measurements import analyze as kit
+from gcpzoo.analysis.measurements import corruptions, gradients, landscape, sharpness, subject
+from gcpzoo.analysis.measurements.subject import Snapshot, Subject
 from gcpzoo.cli.main import main
 from gcpzoo.data import Digits
 from gcpzoo.models import GCPNet, create_model

@@ -8,8 +8,8 @@ import pytest
 import torch
 from two_layers import landscape
 
-from gcpzoo.analysis.landscape import filter_direction, filter_norms, loss_along, loss_plane, width
-from gcpzoo.analysis.surface import Surface
+from gcpzoo.analysis.measurements.landscape import filter_direction, filter_norms, loss_along, loss_plane, width
+from gcpzoo.analysis.measurements.surface import Surface
 from gcpzoo.errors import ZooError
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from gcpzoo.analysis import plots
+from gcpzoo.analysis.drawing import plots
 
 
 @pytest.fixture

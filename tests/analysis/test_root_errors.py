@@ -9,8 +9,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis import figures
-from gcpzoo.analysis.root_errors import (
+from gcpzoo.analysis.drawing import figures
+from gcpzoo.analysis.measurements.root_errors import (
     METHODS,
     ROOTS,
     apply_root,

@@ -11,9 +11,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from two_layers import landscape
 
-from gcpzoo.analysis.sharpness import SHARPNESS, adaptive_sharpness, largest_curvature, random_direction, scales
-from gcpzoo.analysis.subject import Subject
-from gcpzoo.analysis.surface import Surface, norm, weight_surface
+from gcpzoo.analysis.measurements.sharpness import (
+    SHARPNESS,
+    adaptive_sharpness,
+    largest_curvature,
+    random_direction,
+    scales,
+)
+from gcpzoo.analysis.measurements.subject import Subject
+from gcpzoo.analysis.measurements.surface import Surface, norm, weight_surface
 from gcpzoo.data import Digits
 from gcpzoo.errors import ZooError
 from gcpzoo.models import create_model
@@ -166,7 +172,7 @@ def test_a_network_without_a_finite_gradient_has_no_rows(monkeypatch: pytest.Mon
     def fail(*_: object, **__: object) -> float:
         raise ZooError("not finite")
 
-    monkeypatch.setattr("gcpzoo.analysis.sharpness.adaptive_sharpness", fail)
+    monkeypatch.setattr("gcpzoo.analysis.measurements.sharpness.adaptive_sharpness", fail)
     model = create_model("resnet18", "gap", 10, until="layer1")
     assert SHARPNESS.run(Subject("a", model, Digits(image_size=8), images=2)) == []
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gcpzoo.analysis.surface import Surface, activation_surface, move, norm, stem, weight_surface
+from gcpzoo.analysis.measurements.surface import Surface, activation_surface, move, norm, stem, weight_surface
 from gcpzoo.errors import ZooError
 from gcpzoo.models import create_model
 

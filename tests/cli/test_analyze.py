@@ -74,8 +74,8 @@ def test_a_run_is_analyzed_beside_its_control_on_the_images_that_it_held_out(
 @pytest.fixture
 def nothing(monkeypatch: pytest.MonkeyPatch) -> str:
     """A measurement that never applies, by its name."""
-    from gcpzoo.analysis import kit
-    from gcpzoo.analysis.subject import Measurement
+    from gcpzoo.analysis.measurements import analyze as kit
+    from gcpzoo.analysis.measurements.subject import Measurement
 
     none = Measurement("none", lambda subject: [], lambda rows: None, "nothing")
     monkeypatch.setitem(kit.MEASUREMENTS, "none", none)

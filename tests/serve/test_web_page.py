@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gcpzoo.analysis.explanation import Explanation
+from gcpzoo.analysis.explanations.explain import Explanation
 from gcpzoo.data import Digits
 from gcpzoo.errors import ZooError
 from gcpzoo.limits import UPLOAD_BYTES

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from gcpzoo.analysis.style import STYLE
+from gcpzoo.analysis.drawing.style import STYLE
 from gcpzoo.errors import printable
 from gcpzoo.paths import replacing
 

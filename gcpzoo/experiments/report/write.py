@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gcpzoo.analysis import figures
+from gcpzoo.analysis.drawing import figures
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.collect import collect
 from gcpzoo.experiments.report.compare import Block, HeadResult, calibration, compare, confusion
@@ -147,7 +147,7 @@ THICK_AND_DOTTED = "Thick: 95 % interval over seeds. Dotted: 95 % interval over 
 
 
 def differences(blocks: Sequence[Block], order: dict[str, int]) -> list[dict[str, Any]]:
-    """List the differences to the control with both intervals, for :func:`gcpzoo.analysis.figures.intervals`.
+    """List the differences to the control with both intervals, for :func:`gcpzoo.analysis.drawing.figures.intervals`.
 
     >>> runs = [Training({"data": "d", "head": head}, 0, [{"test/top1": 0.5}], {}) for head in ("gap", "isqrt")]
     >>> [(row["name"], row["mean"]) for row in differences(compare(runs), {"isqrt": 1})]

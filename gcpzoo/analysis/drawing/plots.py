@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from gcpzoo.analysis.confusions import worst_confusions
-from gcpzoo.analysis.figures import draw_spectrum
-from gcpzoo.analysis.style import TEXT, brief, explain_below, label_lines, new_figure, plain, series, write_png
+from gcpzoo.analysis.drawing.figures import draw_spectrum
+from gcpzoo.analysis.drawing.style import TEXT, brief, explain_below, label_lines, new_figure, plain, series, write_png
 
 PLAIN_LOSS = "cross-entropy"
 NUMBERED = 20

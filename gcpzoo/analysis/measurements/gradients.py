@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from gcpzoo.analysis.style import add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
-from gcpzoo.analysis.surface import Surface, activation_surface, move, norm, stem, weight_surface
+from gcpzoo.analysis.drawing.style import add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
+from gcpzoo.analysis.measurements.surface import Surface, activation_surface, move, norm, stem, weight_surface
 from gcpzoo.errors import ZooError
 
 IMAGES = 32
@@ -87,8 +87,8 @@ def along_gradient(surface: Surface, steps: Sequence[float]) -> list[GradientSte
     """Probe the loss and its gradient along the gradient at the surface's origin.
 
     Args:
-        surface: of weights (:func:`~gcpzoo.analysis.surface.weight_surface`) or of activations
-            (:func:`~gcpzoo.analysis.surface.activation_surface`).
+        surface: of weights (:func:`~gcpzoo.analysis.measurements.surface.weight_surface`) or of activations
+            (:func:`~gcpzoo.analysis.measurements.surface.activation_surface`).
         steps: step sizes η; negative ones go up the gradient, as in the papers on covariance pooling.
 
     Returns:

@@ -187,7 +187,7 @@ class Measurement:
     Attributes:
         name: of the table ``NAME.csv`` and the figure ``NAME.svg``.
         run: measures, and gives the rows of the table; the same columns in each. No rows: it does not apply.
-        draw: the rows' figure, made by :func:`gcpzoo.analysis.figures.new_figure`.
+        draw: the rows' figure, made by :func:`gcpzoo.analysis.drawing.figures.new_figure`.
         corresponds_to: what it shows, and the paper with the figure or table that it corresponds to.
         needs: a module that only an extra of the package installs.
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcpzoo.analysis.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
-from gcpzoo.analysis.style import LIGHT, brief, explain_below, new_figure, write_png
+from gcpzoo.analysis.drawing.style import LIGHT, brief, explain_below, new_figure, write_png
+from gcpzoo.analysis.explanations.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -102,8 +102,8 @@ def explain_image(
         model: of images.
         image: as :func:`gcpzoo.data.images.read_image` gives it.
         label: number of the class; ``None``: the likeliest.
-        methods: ``grad_cam`` and ``second_order``, see :mod:`gcpzoo.analysis.attribution`. For a head that is no
-            function of a covariance ``second_order`` gives gradient × features instead, and the map says so.
+        methods: ``grad_cam`` and ``second_order``, see :mod:`gcpzoo.analysis.explanations.attribution`. For a head
+            that is no function of a covariance ``second_order`` gives gradient × features instead, and the map says so.
 
     Raises:
         ZooError: if a method is unknown, or the model answers with values that are not finite.

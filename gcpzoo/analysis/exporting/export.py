@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gcpzoo import __version__
-from gcpzoo.analysis.agreement import Agreement, CheckImages, logits_of, onnx_network
+from gcpzoo.analysis.exporting.agreement import Agreement, CheckImages, logits_of, onnx_network
 from gcpzoo.data.transforms import output_size
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads.base import RootHead
@@ -105,7 +105,7 @@ def export(
         root: another root for a head that has one, such as ``minimax``, where ONNX has no operator for its own.
         half: store the weights and compute the backbone in float16. Covariance and root stay in float32.
         calibration: ONNX only: compute the backbone in INT8, with ranges from these images, see
-            :func:`~gcpzoo.analysis.quantization.quantize`.
+            :func:`~gcpzoo.analysis.exporting.quantization.quantize`.
 
     Raises:
         ZooError: if the model cannot be exported so, or the file's answers are not the model's; nothing is written.
@@ -256,7 +256,7 @@ def _write_onnx(
             if dimension.dim_param == symbol:
                 dimension.dim_param = "batch"
     if calibration is not None:
-        from gcpzoo.analysis.quantization import quantize
+        from gcpzoo.analysis.exporting.quantization import quantize
 
         proto = quantize(proto, deployed.model, calibration)
     proto.producer_name, proto.producer_version = "gcpzoo", __version__

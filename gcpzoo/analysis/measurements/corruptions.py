@@ -20,8 +20,8 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from gcpzoo.analysis.style import add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.drawing.style import add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.models.preprocessing import Preprocessing

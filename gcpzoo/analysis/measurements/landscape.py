@@ -15,9 +15,9 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
-from gcpzoo.analysis.surface import Point, Surface, move, weight_surface
+from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
+from gcpzoo.analysis.measurements.surface import Point, Surface, move, weight_surface
 from gcpzoo.data.loading import derived_seed
 from gcpzoo.errors import ZooError
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis.figures import spectra
+from gcpzoo.analysis.drawing.figures import spectra
+from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.analysis.spectrum import head_spectra, mean_relative, pooled_features, summarize
-from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
 
 IMAGES = 256
 KINDS = ("covariance", "normalized")

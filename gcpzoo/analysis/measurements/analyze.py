@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.analysis import figures
-from gcpzoo.analysis.confidence import CALIBRATION
-from gcpzoo.analysis.corruptions import CORRUPTIONS
-from gcpzoo.analysis.gradients import GRADIENTS
-from gcpzoo.analysis.landscape import LANDSCAPE
-from gcpzoo.analysis.root_errors import ROOTS
-from gcpzoo.analysis.sharpness import SHARPNESS
-from gcpzoo.analysis.spectra import CONDITIONING, SPECTRUM
-from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.drawing import figures
+from gcpzoo.analysis.measurements.confidence import CALIBRATION
+from gcpzoo.analysis.measurements.corruptions import CORRUPTIONS
+from gcpzoo.analysis.measurements.gradients import GRADIENTS
+from gcpzoo.analysis.measurements.landscape import LANDSCAPE
+from gcpzoo.analysis.measurements.root_errors import ROOTS
+from gcpzoo.analysis.measurements.sharpness import SHARPNESS
+from gcpzoo.analysis.measurements.spectra import CONDITIONING, SPECTRUM
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import replacing
 
@@ -38,7 +38,7 @@ class Result:
         rows: the table.
         svg: the figure, for a page; without its own colors.
 
-    >>> from gcpzoo.analysis.subject import Measurement
+    >>> from gcpzoo.analysis.measurements.subject import Measurement
     >>> Result(Measurement("depth", list, list, "how deep a network is"), [], "").rows
     []
     """

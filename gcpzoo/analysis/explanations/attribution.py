@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcpzoo.analysis.covariance_gradient import is_of_covariance, matrix_gradient
+from gcpzoo.analysis.explanations.covariance_gradient import is_of_covariance, matrix_gradient
 from gcpzoo.errors import ZooError
 from gcpzoo.functional.covariance import centered
 from gcpzoo.models.gcpnet import GCPNet

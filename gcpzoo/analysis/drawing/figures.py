@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gcpzoo.analysis.style import LIGHT, STYLE, TEXT, add_legend, new_figure, plain, series
+from gcpzoo.analysis.drawing.style import LIGHT, STYLE, TEXT, add_legend, new_figure, plain, series
 from gcpzoo.errors import printable
 
 LEAST_SHOWN = 1e-6

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from gcpzoo.analysis.landscape import filter_norms
-from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
-from gcpzoo.analysis.surface import Point, Surface, dot, move, norm, weight_surface
+from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.landscape import filter_norms
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
+from gcpzoo.analysis.measurements.surface import Point, Surface, dot, move, norm, weight_surface
 from gcpzoo.errors import ZooError, unknown_name
 
 IMAGES = 32

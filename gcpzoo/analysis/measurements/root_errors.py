@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, plain, series
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.analysis.spectrum import pooled_features
-from gcpzoo.analysis.style import TEXT, add_legend, new_figure, plain, series
-from gcpzoo.analysis.subject import Measurement, Row, Subject
 from gcpzoo.functional import as_matrix, lyapunov_sqrt, matrix_power
 from gcpzoo.functional.covariance import centered, covariance
 from gcpzoo.functional.minimax import COEFFICIENTS, PolarRoot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from gcpzoo.analysis.agreement import CheckImages
+from gcpzoo.analysis.exporting.agreement import CheckImages
 from gcpzoo.errors import ZooError
 from gcpzoo.models.gcpnet import GCPNet
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gcpzoo.analysis import figures
 from gcpzoo.analysis.calibration import calibration, fit_temperature
-from gcpzoo.analysis.subject import Measurement, Row, Subject
+from gcpzoo.analysis.drawing import figures
+from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError
 
 AS_TRAINED, SCALED = "as trained", "temperature"

@@ -1,0 +1,1 @@
+"""A network without the zoo: ONNX and torch.export files, in few bits, checked before they are written."""

@@ -1,0 +1,1 @@
+"""What `gcpzoo analyze` measures: spectra, roots, calibration, gradients, landscape, sharpness, corruptions."""
