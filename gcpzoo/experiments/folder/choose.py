@@ -19,7 +19,7 @@ from gcpzoo.experiments.folder.advice import (
     OTHER_HEAD,
     HeadAdvice,
 )
-from gcpzoo.experiments.folder.frozen import FrozenComparison
+from gcpzoo.experiments.folder.frozen import GIVEN_BACK, FrozenComparison
 from gcpzoo.experiments.folder.source import Source
 from gcpzoo.experiments.folder.survey import FolderSurvey
 from gcpzoo.experiments.sweep.options import lay_over
@@ -107,7 +107,9 @@ def _measured(found: FrozenComparison) -> str:
         f"right, the mean alone {100 * found.gap:.1f} % (95 % interval of the difference: {100 * found.low:+.1f} to "
         f"{100 * found.high:+.1f})"
     )
-    return text if found.keep == "gcp" else f"{text}: no clear gain, and the mean is smaller and faster"
+    if found.keep == "gcp":
+        return text
+    return f"{text}: fine-tuning gives back up to {100 * GIVEN_BACK:.0f} points, and the mean is smaller and faster"
 
 
 def _advice_of_another(head: str) -> HeadAdvice:
