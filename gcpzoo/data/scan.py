@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import file_id
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -186,17 +187,25 @@ def root_folder(root: str | Path) -> Path:
     return Path(root).expanduser()
 
 
-def file_id(path: str) -> tuple[int, int] | None:
-    """Identify a file or folder, through links, by device and inode; ``None`` if there is none.
+def refuse_inside(output: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
+    """Refuse results in a folder of images: the next scan would take their pictures for images of a class.
 
-    >>> file_id("/nowhere") is None
-    True
+    Beside folders of splits they may be; what is there is ignored.
+
+    Raises:
+        ZooError: if ``output`` is ``root`` or lies below it.
+
+    >>> refuse_inside("images/runs/mine", "images")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: output must lie outside of the images in 'images', where its pictures would be taken ...
     """
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return stat.st_dev, stat.st_ino
+    first = os.path.relpath(os.path.realpath(output), os.path.realpath(root)).split(os.sep)[0]
+    splits = {name for names in SPLITS.values() for name in names if os.path.isdir(os.path.join(root, name))}
+    if first != os.pardir and (not splits or first in splits):
+        raise ZooError(
+            f"output must lie outside of the images in {os.fspath(root)!r}, where its pictures would be taken for "
+            f"images, got {os.fspath(output)!r}: give another --output"
+        )
 
 
 def same_files(paths: Sequence[str]) -> list[list[int]]:
