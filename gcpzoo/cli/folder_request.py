@@ -107,6 +107,8 @@ def _check(request: FolderRequest, folders: list[str], own: dict[str, str]) -> F
         raise ZooError(f"--lr_find and {several[0]} exclude each other: look for the rate first")
     if several and "output" not in request.typed:
         raise ZooError(f"{several[0]} trains several networks: give the folder for them by --output DIR")
+    if several and (request.typed.get("evaluate", "true") != "true" or "trainer.fast_dev_run" in request.typed):
+        raise ZooError(f"{several[0]} needs the tests: leave out --evaluate and --trainer.fast_dev_run")
     refuse_inside(request.typed.get("output", "runs"), request.folder)
     return request
 

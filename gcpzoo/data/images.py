@@ -231,17 +231,27 @@ def examine(path: str) -> Contents:
     return contents
 
 
-def find_faults(paths: Sequence[str], done: Callable[[int], Any] = lambda n: None) -> dict[str, str]:
-    """Decode every file and give the reason for each that cannot be read, in the order of ``paths``.
+def find_faults(
+    paths: Sequence[str],
+    done: Callable[[int], Any] = lambda n: None,
+    misfit: Callable[[int, int], str | None] = lambda width, height: None,
+) -> dict[str, str]:
+    """Decode every file and give the reason for each that cannot be used, in the order of ``paths``.
 
     Args:
         paths: the files.
         done: is told now and then how many more are decoded.
+        misfit: says why an image of a width and height cannot be used, as ``Preprocessing.misfit`` does.
 
     >>> find_faults(["/nowhere/cat.jpg"])
     {'/nowhere/cat.jpg': 'no such file'}
     """
-    whys = in_threads(lambda path: examine(path).fault, paths, done)
+
+    def fault(path: str) -> str | None:
+        found = examine(path)
+        return found.fault or misfit(found.width, found.height)
+
+    whys = in_threads(fault, paths, done)
     return {path: why for path, why in zip(paths, whys) if why}
 
 

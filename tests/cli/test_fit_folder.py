@@ -216,6 +216,11 @@ def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> Non
         ([".", "--folds", "1", "--output", "o"], "--folds must be a whole number of at least 2, got '1'"),
         (["--compare", "--config", "finetune/images.yaml"], "--compare belongs to 'gcpzoo fit FOLDER'"),
         ([".", "also"], "fit takes one folder"),
+        (
+            [".", "--folds", "2", "--output", "o", "--evaluate", "false"],
+            "--folds needs the tests: leave out --evaluate",
+        ),
+        ([".", "--compare", "--output", "o", "--trainer.fast_dev_run=true"], "--compare needs the tests"),
         (["."], "output must lie outside of the images in '.', .* got 'runs'"),
         ([".", "--output", "./run"], "output must lie outside of the images"),
     ],
