@@ -218,7 +218,7 @@ def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> Non
         ([".", "also"], "fit takes one folder"),
         (
             [".", "--folds", "2", "--output", "o", "--evaluate", "false"],
-            "--folds needs the tests: leave out --evaluate",
+            "--folds needs the tests: leave out",
         ),
         ([".", "--compare", "--output", "o", "--trainer.fast_dev_run=true"], "--compare needs the tests"),
         (["."], "output must lie outside of the images in '.', .* got 'runs'"),
