@@ -15,9 +15,8 @@ from torch import Tensor
 
 from gcpzoo.analysis.over_images import over_images, vectors
 from gcpzoo.data.bulk import BATCH
-from gcpzoo.data.folder import split_folders
 from gcpzoo.data.images import refuse_faults
-from gcpzoo.data.scan import refuse_unreadable, scan_images
+from gcpzoo.data.scan import refuse_unreadable, scan_images, split_folders
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import as_matrix, covariance, triangle
 from gcpzoo.functional.precision import at_least_float32
