@@ -256,7 +256,7 @@ class ZooCLI(LightningCLI):
         if split and isinstance(self.datamodule, ImageDataModule):
             self.datamodule.samples(split)
             if isinstance(self.datamodule, ImageFolder):
-                refuse_inside(self.output, self.datamodule.root)
+                refuse_inside(self.output, str(self.datamodule.root))
         make_output(self.output)
 
     def before_validate(self) -> None:
