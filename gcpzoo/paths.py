@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -53,16 +53,57 @@ def run_file(folder: str | os.PathLike[str]) -> Path | None:
     """Find the checkpoint that stands for a run's folder; ``None`` if this is no folder of a run.
 
     Raises:
-        ZooError: if the folder holds generations, each a run of its own.
+        ZooError: if the folder holds runs, such as those of a comparison, of folds or of generations.
 
     >>> run_file("/nowhere") is None
     True
     """
     folder = Path(folder).expanduser()
     found = next((p for name in RUN_FILES if (p := folder / "checkpoints" / name).is_file()), None)
-    if found is None and (runs := sorted(folder.glob("generation-*"), key=lambda p: (len(p.name), p.name))):
-        raise ZooError(f"{folder} holds {len(runs)} generations of a network: name one, such as {runs[-1]}")
+    runs = (
+        [] if found else sorted((p.parent for p in folder.glob("*/checkpoints")), key=lambda p: (len(p.name), p.name))
+    )
+    if runs:
+        raise ZooError(f"{folder} holds {len(runs)} runs: name one, such as {runs[-1]}")
     return found
+
+
+def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Identify a file or folder, through links, by device and inode; ``None`` if there is none.
+
+    >>> file_id("/nowhere") is None
+    True
+    """
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def check_outputs(outputs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Refuse, before the work, files that its results must not replace: folders, devices, and what it reads.
+
+    Args:
+        outputs: the files that are to be written.
+        read: files that are read for it, such as the user's images.
+
+    Raises:
+        ZooError: if one of them must stay; it names it.
+
+    >>> check_outputs([Path(tempfile.mkdtemp()) / "out.csv"])
+    >>> check_outputs([os.devnull])
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: output must be a file, got '/dev/null', a device or pipe
+    """
+    inputs = {file_id(path) for path in read} - {None}
+    for path in map(Path, outputs):
+        if path.is_dir():
+            raise ZooError(f"output must be a file, got the folder {str(path)!r}")
+        if path.exists() and not path.is_file():
+            raise ZooError(f"output must be a file, got {str(path)!r}, a device or pipe")
+        if file_id(path) in inputs:
+            raise ZooError(f"{str(path)!r} is one of the files to read, which the output would destroy: give another")
 
 
 @contextmanager
@@ -77,7 +118,8 @@ def replacing(path: str | Path, former: Path | None = None) -> Iterator[Path]:
         former: where the file that was there is kept; null: it is not.
 
     Raises:
-        ZooError: if the file cannot be written, e.g. because the disk is full; the message says why.
+        ZooError: if the file cannot be written, e.g. because the disk is full, or the path is no file's; the message
+            says why.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "metrics.json") as temporary:
@@ -86,6 +128,7 @@ def replacing(path: str | Path, former: Path | None = None) -> Iterator[Path]:
     ['metrics.json']
     """
     path = Path(path)
+    check_outputs([path])
     temporary = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

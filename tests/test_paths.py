@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from gcpzoo.paths import cache, resource
+from gcpzoo.errors import ZooError
+from gcpzoo.paths import cache, replacing, resource
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,11 @@ def test_resources_are_those_of_the_checkout() -> None:
 def test_resources_of_an_installed_package_lie_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gcpzoo.paths.files", lambda name: tmp_path / name)
     assert resource("configs") == tmp_path / "gcpzoo" / "configs"
+
+
+def test_a_pipe_or_device_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    refused = pytest.raises(ZooError, match="output must be a file, got '.*pipe', a device or pipe")
+    with refused, replacing(tmp_path / "pipe") as temporary:
+        temporary.touch()
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]

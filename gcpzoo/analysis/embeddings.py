@@ -16,7 +16,7 @@ from torch import Tensor
 from gcpzoo.analysis.over_images import over_images, vectors
 from gcpzoo.data.bulk import BATCH
 from gcpzoo.data.images import refuse_faults
-from gcpzoo.data.scan import SPLITS, refuse_unreadable, scan_images
+from gcpzoo.data.scan import refuse_unreadable, scan_images, split_folders
 from gcpzoo.errors import ZooError
 from gcpzoo.functional import as_matrix, covariance, triangle
 from gcpzoo.functional.precision import at_least_float32
@@ -146,6 +146,7 @@ def embed(
     Args:
         model: a loaded model, or what :func:`gcpzoo.load` takes.
         images: a folder, whose sub-folders (below ``train``, ``test`` …, if it has those) are the classes, or files.
+            Images beside these folders have no class; then none has.
         before_root: take the covariance, in place of what the head makes of it.
         whiten: keep so many principal components, each scaled to variance 1 (scikit-learn's ``PCA``).
         batch_size: images that the network sees at a time.
@@ -179,7 +180,8 @@ def embed(
         advance(len(found) + len(faults), len(files))
     if faults and (not skip_corrupt or not found):
         root = os.fspath(images) if isinstance(images, str | os.PathLike) else os.getcwd()
-        refuse_faults(faults, len(files), root, "skip_corrupt=True leaves them out")
+        remedy = "replace or delete them" if skip_corrupt else "skip_corrupt=True leaves them out"
+        refuse_faults(faults, len(files), root, remedy)
     x, center, matrix = np.stack([found[i] for i in sorted(found)]), None, None
     if whiten is not None:
         center, matrix = _whitening(x, whiten)
@@ -215,9 +217,9 @@ def _list(images: Any) -> tuple[list[str], list[int] | None, list[str]]:
     if not inside.images:
         raise ZooError(f"no image in folder {root!r}")
     parts = [Path(os.path.relpath(path, root)).parts for path in inside.images]
-    splits = {name for group in SPLITS.values() for name in group}
-    level = 1 if all(part[0] in splits for part in parts) else 0
-    if not all(len(part) > level + 1 for part in parts):
+    splits = split_folders(root)[0].values()
+    level = 1 if splits else 0
+    if not all(len(part) > level + 1 and (not splits or part[0] in splits) for part in parts):
         return inside.images, None, []
     names = sorted({part[level] for part in parts})
     if len(names) < 2:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gcpzoo.cli.predict import add_model_options, progress, report_faults
 from gcpzoo.errors import ZooError, printable
+from gcpzoo.paths import check_outputs
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,9 +31,10 @@ def run(args: argparse.Namespace) -> None:
     """Write the vectors."""
     from gcpzoo.serve.images import find_images
 
-    if not args.output.endswith(".npz") or os.path.isdir(args.output):
+    if not args.output.endswith(".npz"):
         raise ZooError(f"output must be a file that ends in .npz, got {args.output!r}")
     paths = find_images(args.images)  # a missing file is an error before torch is imported
+    check_outputs([args.output], paths)
 
     from gcpzoo.analysis import embed
 

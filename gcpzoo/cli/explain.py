@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError, printable, unknown_name
+from gcpzoo.paths import check_outputs, replacing
 
 FILE = "explanations.json"
 
@@ -36,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write a figure of each image, and what the figures show as JSON."""
+    from gcpzoo.data.scan import refuse_inside
     from gcpzoo.serve import find_images
 
     paths = find_images(args.images)
@@ -45,18 +47,22 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.output)
     if folder.exists() and not folder.is_dir():
         raise ZooError(f"the output {args.output!r} must be a folder")
+    for given in args.images:
+        if Path(given).is_dir():
+            refuse_inside(folder, given)
+    names = list(_file_names(paths))
+    check_outputs([folder / name for name in names], paths)
     if "grad_cam" in methods:
         import pytorch_grad_cam  # noqa: F401  # where it is missing, an error before the model is read
 
     from gcpzoo.analysis.explanations.explain import draw_explanation, explain_image, find_class
     from gcpzoo.data.images import ImageError, read_image
     from gcpzoo.hub import load
-    from gcpzoo.paths import replacing
 
     model = load(args.model)
     label = None if args.label is None else find_class(model, args.label)
     entries, bad = [], []
-    for path, name in zip(paths, _file_names(paths)):
+    for path, name in zip(paths, names):
         try:
             image = read_image(path)
         except ImageError as error:

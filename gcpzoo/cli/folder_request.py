@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcpzoo.cli.shortcuts import FILES, SWITCHES
+from gcpzoo.data.scan import refuse_inside
 from gcpzoo.errors import ZooError
 
 FLAGS = ("--compare",)
@@ -27,7 +28,7 @@ class FolderRequest:
         rest: the other arguments, for the trainer.
         typed: those of them that have names, with their values as typed.
 
-    >>> request = read_request(["fit", ".", "--from", "resnet18_isqrt.cub50", "--model.head=gap"])
+    >>> request = read_request(["fit", os.path.dirname(__file__), "--from", "resnet18_isqrt.cub50", "--model.head=gap"])
     >>> request.source, request.rest, request.typed
     ('resnet18_isqrt.cub50', ['--model.head=gap'], {'model.head': 'gap'})
     """
@@ -106,6 +107,9 @@ def _check(request: FolderRequest, folders: list[str], own: dict[str, str]) -> F
         raise ZooError(f"--lr_find and {several[0]} exclude each other: look for the rate first")
     if several and "output" not in request.typed:
         raise ZooError(f"{several[0]} trains several networks: give the folder for them by --output DIR")
+    if several and (request.typed.get("evaluate", "true") != "true" or "trainer.fast_dev_run" in request.typed):
+        raise ZooError(f"{several[0]} needs the tests: leave out --evaluate and --trainer.fast_dev_run")
+    refuse_inside(request.typed.get("output", "runs"), request.folder)
     return request
 
 

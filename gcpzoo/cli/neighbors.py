@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gcpzoo.cli.predict import add_model_options
+from gcpzoo.cli.predict import add_model_options, report_faults
 from gcpzoo.cli.tables import new_table, show, show_json
 from gcpzoo.errors import ZooError, printable
 
@@ -66,8 +66,8 @@ def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
     from gcpzoo.analysis import nearest
     from gcpzoo.analysis.retrieval import embed_queries
 
-    options = {name: getattr(args, name) for name in ("batch_size", "workers", "device", "skip_corrupt")}
-    queries = embed_queries(found, paths, args.model, **options)
+    options = {name: getattr(args, name) for name in ("batch_size", "workers", "device")}
+    queries = embed_queries(found, paths, args.model, **options, skip_corrupt=True)  # the exit code says the rest
     at, cosine = nearest(found, queries.vectors, args.top)
     rows = [
         (query, found.paths[i], found.class_names[found.labels[i]] if found.labels is not None else None, float(c))
@@ -77,8 +77,9 @@ def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
     if args.json:
         keys = ("image", "neighbor", "class", "cosine")
         show_json([{k: v for k, v in zip(keys, row) if v is not None} for row in rows])
-        return
-    table = new_table("image", "neighbor", "class", "cosine", right=["cosine"])
-    for query, path, name, c in rows:
-        table.add_row(*(escape(printable(cell)) for cell in (query, path, name or "")), f"{c:.4f}")
-    show(table)
+    else:
+        table = new_table("image", "neighbor", "class", "cosine", right=["cosine"])
+        for query, path, name, c in rows:
+            table.add_row(*(escape(printable(cell)) for cell in (query, path, name or "")), f"{c:.4f}")
+        show(table)
+    report_faults([f"{path}: {why}" for path, why in queries.faults.items()], len(paths), args.skip_corrupt)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from gcpzoo.cli.tables import show_json
 from gcpzoo.errors import ZooError, printable
+from gcpzoo.paths import check_outputs
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output and args.json:
         raise ZooError("--output writes a CSV table and --json prints: give one of them")
-    if args.output and os.path.isdir(args.output):
-        raise ZooError(f"output must be a file, got the folder {args.output!r}")
     paths = find_images(args.images)  # a missing file is an error before torch is imported
+    if args.output:
+        check_outputs([args.output], paths)
 
     from gcpzoo.serve import Predictor, predict_files
 

@@ -34,8 +34,9 @@ from gcpzoo.cli.outputs import (
 )
 from gcpzoo.cli.parser import typed_options
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
-from gcpzoo.data import ImageDataModule
+from gcpzoo.data import ImageDataModule, ImageFolder
 from gcpzoo.data.modules import data_modules
+from gcpzoo.data.scan import refuse_inside
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
@@ -254,6 +255,8 @@ class ZooCLI(LightningCLI):
         """Find the images, then make the folder of the results: what is refused leaves none."""
         if split and isinstance(self.datamodule, ImageDataModule):
             self.datamodule.samples(split)
+            if isinstance(self.datamodule, ImageFolder):
+                refuse_inside(self.output, str(self.datamodule.root))
         make_output(self.output)
 
     def before_validate(self) -> None:

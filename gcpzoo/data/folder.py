@@ -11,7 +11,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import check_class_names, check_spelling, spelling
 from gcpzoo.data.scan import (
-    SPLITS,
     Found,
     in_threads,
     list_entries,
@@ -21,6 +20,7 @@ from gcpzoo.data.scan import (
     root_folder,
     same_files,
     scan_images,
+    split_folders,
 )
 from gcpzoo.data.shards import ShardedSplit, read_shards
 from gcpzoo.data.splits import hold_out, take_fold
@@ -151,43 +151,6 @@ def split_places(root: str) -> Mapping[str, str]:
     if beside:
         _warn_of_ignored(root, beside)
     return {split: os.path.join(root, name) for split, name in folders.items()}
-
-
-def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Find the folders of the splits by their names in ``SPLITS``, and what is ignored beside them.
-
-    Returns:
-        The folder's name for each split, and a reason for each other path in ``root``. Without folders of splits both
-        are empty: ``root`` holds the class folders.
-
-    Raises:
-        ZooError: if ``root`` cannot be read, or it is not clear which folder is a split's.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     for name in ("train", "testing", "more"):
-    ...         Path(root, name).mkdir()
-    ...     folders, ignored = split_folders(root)
-    ...     folders, list(ignored.values())
-    ({'train': 'train', 'test': 'testing'}, ['beside the folders of the splits'])
-    """
-    found, files, aside = list_entries(root)
-    refuse_unreadable(aside.unreadable)
-    split_of = {name: split for split, names in SPLITS.items() for name in names}
-    folders: dict[str, str] = {}
-    for name in [name for name in found if name in split_of]:
-        if split_of[name] in folders:
-            raise ZooError(f"{root} has two folders for one split, {folders[split_of[name]]} and {name}; delete one")
-        folders[split_of[name]] = name
-    near = [name for name in found if name not in split_of and spelling(name) in split_of]
-    if near and (folders or len(near) == len(found)):
-        raise ZooError(f"{root}: write the names of splits in small letters, got {', '.join(near)}; rename them")
-    if not folders:
-        return {}, {}
-    others = [name for name in (*found, *files) if name not in split_of]
-    beside = {os.path.join(root, name): "beside the folders of the splits" for name in others}
-    return {split: folders[split] for split in SPLITS if split in folders}, aside.ignored | beside
 
 
 def list_classes(place: str) -> list[str]:

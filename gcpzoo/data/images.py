@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -35,7 +34,6 @@ UPLOADS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 """Formats, as Pillow names them, that are read where the file comes from a stranger."""
 MAX_PIXELS = "GCPZOO_MAX_PIXELS"
 """Environment variable for the most pixels an image may have, in all processes; 0: any number."""
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class ImageError(ZooError):
@@ -126,7 +124,7 @@ def read_image(path: str) -> Image.Image:
     try:
         with open_file(path) as file:
             return _read(file)
-    except _ERRORS as error:
+    except Exception as error:  # of any kind: damaged bytes break each of the decoders in its own way
         raise ImageError(f"cannot read image {path}: {_reason(error)}; replace or delete it") from None
 
 
@@ -155,7 +153,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise ImageTooLargeError(f"cannot read image {name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"cannot read image {name}: not an image in {', '.join(formats)}") from None
-    except _ERRORS as error:
+    except Exception as error:  # of any kind: damaged bytes break each of the decoders in its own way
         raise ImageError(f"cannot read image {name}: {_reason(error)}") from None
 
 
@@ -186,7 +184,7 @@ def read_pixels(path: str) -> Tensor:
                     open_image(io.BytesIO(start)).close()  # the decoder knows no limit of pixels
                     pixels: Tensor = decode(start + file.read())
                     return pixels
-        except (RuntimeError, *_ERRORS):
+        except Exception:
             pass  # a bad file: Pillow can read it, or says why not
     return F.pil_to_tensor(read_image(path))
 
@@ -228,22 +226,32 @@ def examine(path: str) -> Contents:
                 image.load()
                 if image.format != "JPEG":
                     to_rgb(image)
-    except _ERRORS as error:
+    except Exception as error:  # of any kind: damaged bytes break each of the decoders in its own way
         return Contents(contents.width, contents.height, contents.mode, contents.format, _reason(error))
     return contents
 
 
-def find_faults(paths: Sequence[str], done: Callable[[int], Any] = lambda n: None) -> dict[str, str]:
-    """Decode every file and give the reason for each that cannot be read, in the order of ``paths``.
+def find_faults(
+    paths: Sequence[str],
+    done: Callable[[int], Any] = lambda n: None,
+    misfit: Callable[[int, int], str | None] = lambda width, height: None,
+) -> dict[str, str]:
+    """Decode every file and give the reason for each that cannot be used, in the order of ``paths``.
 
     Args:
         paths: the files.
         done: is told now and then how many more are decoded.
+        misfit: says why an image of a width and height cannot be used, as ``Preprocessing.misfit`` does.
 
     >>> find_faults(["/nowhere/cat.jpg"])
     {'/nowhere/cat.jpg': 'no such file'}
     """
-    whys = in_threads(lambda path: examine(path).fault, paths, done)
+
+    def fault(path: str) -> str | None:
+        found = examine(path)
+        return found.fault or misfit(found.width, found.height)
+
+    whys = in_threads(fault, paths, done)
     return {path: why for path, why in zip(paths, whys) if why}
 
 

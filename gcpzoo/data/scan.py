@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gcpzoo.data.classes import spelling
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import file_id
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -186,17 +188,62 @@ def root_folder(root: str | Path) -> Path:
     return Path(root).expanduser()
 
 
-def file_id(path: str) -> tuple[int, int] | None:
-    """Identify a file or folder, through links, by device and inode; ``None`` if there is none.
+def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Find the folders of the splits by their names in ``SPLITS``, and what is ignored beside them.
 
-    >>> file_id("/nowhere") is None
-    True
+    Returns:
+        The folder's name for each split, and a reason for each other path in ``root``. Without folders of splits both
+        are empty: ``root`` holds the class folders.
+
+    Raises:
+        ZooError: if ``root`` cannot be read, or it is not clear which folder is a split's.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("train", "testing", "more"):
+    ...         Path(root, name).mkdir()
+    ...     folders, ignored = split_folders(root)
+    ...     folders, list(ignored.values())
+    ({'train': 'train', 'test': 'testing'}, ['beside the folders of the splits'])
     """
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return stat.st_dev, stat.st_ino
+    found, files, aside = list_entries(root)
+    refuse_unreadable(aside.unreadable)
+    split_of = {name: split for split, names in SPLITS.items() for name in names}
+    folders: dict[str, str] = {}
+    for name in [name for name in found if name in split_of]:
+        if split_of[name] in folders:
+            raise ZooError(f"{root} has two folders for one split, {folders[split_of[name]]} and {name}; delete one")
+        folders[split_of[name]] = name
+    near = [name for name in found if name not in split_of and spelling(name) in split_of]
+    if near and (folders or len(near) == len(found)):
+        raise ZooError(f"{root}: write the names of splits in small letters, got {', '.join(near)}; rename them")
+    if not folders:
+        return {}, {}
+    others = [name for name in (*found, *files) if name not in split_of]
+    beside = {os.path.join(root, name): "beside the folders of the splits" for name in others}
+    return {split: folders[split] for split in SPLITS if split in folders}, aside.ignored | beside
+
+
+def refuse_inside(output: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
+    """Refuse results in a folder of images: the next scan would take their pictures for images of a class.
+
+    Beside folders of splits they may be; what is there is ignored.
+
+    Raises:
+        ZooError: if ``output`` is ``root`` or lies below it.
+
+    >>> refuse_inside("images/runs/mine", "images")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: output must lie outside of the images in 'images', where its pictures would be taken ...
+    """
+    first = os.path.relpath(os.path.realpath(output), os.path.realpath(root)).split(os.sep)[0]
+    splits = {name for names in SPLITS.values() for name in names if os.path.isdir(os.path.join(root, name))}
+    if first != os.pardir and (not splits or first in splits):
+        raise ZooError(
+            f"output must lie outside of the images in {os.fspath(root)!r}, where its pictures would be taken for "
+            f"images, got {os.fspath(output)!r}: give another --output"
+        )
 
 
 def same_files(paths: Sequence[str]) -> list[list[int]]:

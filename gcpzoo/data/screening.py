@@ -16,6 +16,7 @@ from gcpzoo.data.images import find_faults, refuse_faults
 from gcpzoo.data.loading import Sample
 from gcpzoo.data.scan import name_files, same_files
 from gcpzoo.errors import ZooError, printable, unknown_name
+from gcpzoo.models.preprocessing import Preprocessing
 
 STAGES = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 ON_ERROR = ("stop", "skip")
@@ -53,6 +54,8 @@ class ScreenedDataModule(LightningDataModule):
     remedy = "replace or delete them"
     progress: Callable[[int], Any] = staticmethod(lambda n: None)
     """Is told now and then how many more files were looked at."""
+    preprocessing: Preprocessing = Preprocessing(resize=None, crop=None)
+    """What the images go through, which those that are too long and thin cannot."""
 
     def __init__(self, check: bool = True, on_error: str = "stop") -> None:
         super().__init__()
@@ -94,7 +97,7 @@ class ScreenedDataModule(LightningDataModule):
         if not self.check or self.root is None or not new:
             return
         paths = list(dict.fromkeys(path for samples in new.values() for path, _ in samples))
-        faults = from_first_process(lambda: find_faults(paths, self.progress))
+        faults = from_first_process(lambda: find_faults(paths, self.progress, self.preprocessing.misfit))
         if self.on_error == "stop":
             remedy = f"{self.remedy}, or leave them out (on_error: skip; --skip-corrupt)"
             refuse_faults(faults, len(paths), str(self.root), remedy)

@@ -14,9 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from gcpzoo.data.folder import scan, split_folders
+from gcpzoo.data.folder import scan
 from gcpzoo.data.loading import Sample
-from gcpzoo.data.scan import list_folders, root_folder
+from gcpzoo.data.scan import list_folders, root_folder, split_folders
 from gcpzoo.data.screening import ScreenedDataModule, refuse_shared_files
 from gcpzoo.data.shards import COLUMNS, SPLIT_NAMES, SplitTable, shard_name, write_index
 from gcpzoo.errors import ZooError, unknown_name

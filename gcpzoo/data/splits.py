@@ -34,11 +34,11 @@ def take_fold(
     from sklearn.model_selection import StratifiedKFold
 
     labels = [label for _, label in samples]
-    smallest = min(set(labels), key=labels.count)
-    if labels.count(smallest) < folds:
+    smallest, fewest = Counter(labels).most_common()[-1]
+    if fewest < folds:
         raise ZooError(
             f"folds must be at most the number of images of every class, got {folds}: {class_names[smallest]!r} has "
-            f"{labels.count(smallest)}; add images, or lower folds"
+            f"{fewest}; add images, or lower folds"
         )
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
     rest, part = list(parts)[fold]
@@ -55,6 +55,8 @@ def hold_out(
 ) -> tuple[list[tuple[Any, int]], list[tuple[Any, int]]]:
     """Split ``(image, label)`` pairs at random, stratified by label, with scikit-learn.
 
+    A class too small for its share to be a whole image still has one in either part.
+
     Args:
         samples: the pairs.
         class_names: names of the labels, for the message.
@@ -67,7 +69,7 @@ def hold_out(
         The rest and the held-out ``fraction``, both in the order of ``samples``.
 
     Raises:
-        ZooError: if a class is too small to be in both parts.
+        ZooError: if a class has a single image, or a part fewer images than there are classes.
 
     >>> samples = [(f"{i}.png", i % 2) for i in range(8)]
     >>> rest, held = hold_out(samples, ["cat", "dog"], fraction=0.25, seed=0)
@@ -84,10 +86,15 @@ def hold_out(
         stratify = [labels[i] for i in places]
         rest, held = train_test_split(places, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError:
-        smallest = min(set(labels), key=labels.count)
+        smallest, fewest = count.most_common()[-1]
         raise ZooError(
-            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(set(labels))} classes: "
+            f"cannot hold out a share of {fraction} of {len(samples)} images in {len(count)} classes: "
             f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "
-            f"has {labels.count(smallest)}); {remedy}"
+            f"has {fewest}); {remedy}"
         ) from None
+    for part, other in ((held, rest), (rest, held)):
+        for label in sorted(set(stratify) - {labels[i] for i in part}):
+            i = next(i for i in other if labels[i] == label)
+            other.remove(i)
+            part.append(i)
     return [samples[i] for i in sorted([*rest, *single])], [samples[i] for i in sorted(held)]

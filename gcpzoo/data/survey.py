@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gcpzoo.data.classes import check_class_names, check_spelling
-from gcpzoo.data.folder import scan_classes, split_folders
+from gcpzoo.data.folder import scan_classes
 from gcpzoo.data.images import Contents, examine
-from gcpzoo.data.scan import Found, in_threads, list_entries, scan_images
+from gcpzoo.data.scan import Found, in_threads, list_entries, scan_images, split_folders
 from gcpzoo.data.shards import file_size, open_file, read_shards
 from gcpzoo.errors import ZooError
 

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.models.preprocessing import Preprocessing, ToRGB
+from gcpzoo.models.preprocessing import Preprocessing, Resize, ToRGB
 
 CROPS = ("random_resized", "random", "center")
 ERASING_MODES = ("mean", "pixel")
@@ -102,7 +102,7 @@ class Augment:
         steps: list[nn.Module] = []
         if resize is not None:
             sides = [resize] if isinstance(resize, int) else list(resize)
-            steps.append(v2.Resize(sides, interpolation, antialias=True))
+            steps.append(Resize(sides, interpolation, antialias=True))
         if crop is not None:
             if self.crop == "center":
                 steps.append(v2.CenterCrop([crop, crop]))

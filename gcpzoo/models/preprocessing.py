@@ -79,13 +79,23 @@ class Resize(v2.Resize):  # type: ignore[misc]  # torchvision is untyped
     """
 
     def forward(self, *inputs: Any) -> Any:
-        if len(self.size) == 1:
-            height, width = F.get_size(inputs[0])
-            short, side = min(height, width), self.size[0]
-            if side * side * max(height, width) > short * max(RESIZED_PIXELS, 4 * side * side):
-                new = f"{side * width // short:,}×{side * height // short:,}"
-                raise ZooError(f"resized from {width:,}×{height:,} to {new} pixels, more than {RESIZED_PIXELS:,}")
+        height, width = F.get_size(inputs[0])
+        if len(self.size) == 1 and (why := too_thin(width, height, self.size[0])):
+            raise ZooError(why)
         return super().forward(*inputs)
+
+
+def too_thin(width: int, height: int, side: int) -> str | None:
+    """Say why an image whose shorter side becomes ``side`` would fill the memory; ``None``: it does not.
+
+    >>> too_thin(8000, 1, 256)
+    'resized from 8,000×1 to 2,048,000×256 pixels, more than 67,108,864'
+    """
+    short = min(height, width)
+    if side * side * max(height, width) <= short * max(RESIZED_PIXELS, 4 * side * side):
+        return None
+    new = f"{side * width // short:,}×{side * height // short:,}"
+    return f"resized from {width:,}×{height:,} to {new} pixels, more than {RESIZED_PIXELS:,}"
 
 
 class Views(nn.Module):
@@ -203,6 +213,14 @@ class Preprocessing:
         if views != "single":
             steps.append(Views(views, self.crop))
         return v2.Compose(steps)
+
+    def misfit(self, width: int, height: int) -> str | None:
+        """Say why an image of this size cannot be brought to the network's; ``None``: it can.
+
+        >>> Preprocessing().misfit(640, 480), Preprocessing().misfit(1, 8000)
+        (None, 'resized from 1×8,000 to 256×2,048,000 pixels, more than 67,108,864')
+        """
+        return too_thin(width, height, self.resize) if isinstance(self.resize, int) else None
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 ``(…, 3, h, w)`` on any device into float32: ``(pixels / 255 - mean) / std``.

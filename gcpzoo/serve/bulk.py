@@ -11,7 +11,7 @@ from typing import IO, Any
 from gcpzoo.analysis.prediction_table import columns_of_files, write_table
 from gcpzoo.errors import ZooError
 from gcpzoo.models.fingerprint import fingerprint
-from gcpzoo.paths import flush
+from gcpzoo.paths import check_outputs, flush
 from gcpzoo.serve.predictor import Answer, ClassScore, Predictor
 
 FORMAT = 1
@@ -41,7 +41,8 @@ def predict_files(
         The answers of the files that cannot be read.
 
     Raises:
-        ZooError: if ``OUTPUT.part`` is of another model or of other options, or a file cannot be written.
+        ZooError: if ``OUTPUT.part`` is of another model or of other options, or a file cannot be written or is one of
+            ``paths``.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -53,9 +54,8 @@ def predict_files(
     'path,class,description,probability,error'
     """
     paths, output = list(dict.fromkeys(paths)), Path(output)
-    if output.is_dir():
-        raise ZooError(f"output must be a file, got the folder {str(output)!r}")
     part = output.with_name(output.name + PART)
+    check_outputs([output, part], paths)
     head = _head(predictor)
     kept = _read(part, head)
     states = {path: _state(path) for path in paths}

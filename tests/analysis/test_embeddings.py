@@ -142,3 +142,11 @@ def test_queries_of_another_model_are_refused(small: gcpzoo.GCPNet, images: Path
     found = embed(small, images)
     with pytest.raises(ZooError, match="these embeddings are of another model"):
         embed_queries(found, [found.paths[0]], "resnet18_isqrt.digits")
+
+
+def test_folders_of_splits_are_never_taken_for_classes(small: gcpzoo.GCPNet, tmp_path: Path) -> None:
+    write(tmp_path, [f"{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")])
+    assert embed(small, tmp_path).class_names == ["cat", "dog"]
+    write(tmp_path, ["more/1.png"])  # beside them: of no class
+    found = embed(small, tmp_path)
+    assert (len(found.paths), found.labels, found.class_names) == (5, None, [])

@@ -89,3 +89,13 @@ def test_an_image_that_cannot_be_read_is_named_after_the_others(cli: Cli, digits
     assert code == 2
     assert "1 of 2 images cannot be read: broken.png" in err
     assert Path("explained/whole.png").is_file()
+
+
+def test_a_figure_never_replaces_an_image_nor_joins_the_images_of_a_folder(cli: Cli, digits: list[Path]) -> None:
+    before = digits[0].read_bytes()
+    code, _, err = cli("explain", "--model", MODEL, digits[0], "--output", digits[0].parent)
+    assert (code, "digit.png' is one of the files to read" in err) == (2, True)
+    code, _, err = cli("explain", "--model", MODEL, digits[0].parent, "--output", digits[0].parent / "explained")
+    assert (code, "output must lie outside of the images" in err) == (2, True)
+    assert digits[0].read_bytes() == before
+    assert [path.name for path in digits[0].parent.iterdir()] == ["digit.png"]

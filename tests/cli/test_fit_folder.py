@@ -245,6 +245,13 @@ def test_where_to_start_is_found_in_files_models_and_runs(tmp_path: Path) -> Non
         ([".", "--folds", "1", "--output", "o"], "--folds must be a whole number of at least 2, got '1'"),
         (["--compare", "--config", "finetune/images.yaml"], "--compare belongs to 'gcpzoo fit FOLDER'"),
         ([".", "also"], "fit takes one folder"),
+        (
+            [".", "--folds", "2", "--output", "o", "--evaluate", "false"],
+            "--folds needs the tests: leave out",
+        ),
+        ([".", "--compare", "--output", "o", "--trainer.fast_dev_run=true"], "--compare needs the tests"),
+        (["."], "output must lie outside of the images in '.', .* got 'runs'"),
+        ([".", "--output", "./run"], "output must lie outside of the images"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str], said: str) -> None:
@@ -253,9 +260,10 @@ def test_what_cannot_be_is_refused_before_anything_is_read(arguments: list[str],
 
 
 def test_the_folder_is_told_from_the_values_of_options() -> None:
-    request = read_request(["fit", "--balanced", "--resume", "true", "--trainer.max_epochs", "3", ".", "--best"])
+    here = str(Path(__file__).parent)
+    request = read_request(["fit", "--balanced", "--resume", "true", "--trainer.max_epochs", "3", here, "--best"])
     assert request is not None
-    assert request.folder == "."
+    assert request.folder == here
     assert request.rest == ["--balanced", "--resume", "true", "--trainer.max_epochs", "3", "--best"]
 
 

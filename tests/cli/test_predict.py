@@ -72,13 +72,26 @@ def test_a_table_counts_and_names_what_cannot_be_read(cli: Cli, folder: Path, ru
 
 
 def test_what_neighbors_and_embed_cannot_do_is_said_in_a_line(cli: Cli, folder: Path) -> None:
+    Path("folder.npz").mkdir()
     for command, message in (
         (["neighbors", "--evaluate"], "which embeddings? give the .npz file"),
         (["neighbors", "emb.npz"], "give images to find the neighbors of, or --evaluate"),
         (["neighbors", "emb.npz", "--evaluate"], "no embeddings 'emb.npz'"),
         (["embed", "--model", "m", folder, "--output", "emb.csv"], "must be a file that ends in .npz, got 'emb.csv'"),
+        (["embed", "--model", "m", folder, "--output", "folder.npz"], "must be a file, got the folder 'folder.npz'"),
         (["embed", "--model", "m", "absent", "--output", "emb.npz"], "no image 'absent'"),
     ):
         code, _, err = cli(*command)
         assert code == 2
         assert message in err
+
+
+def test_neighbors_names_what_cannot_be_read_beside_what_can(cli: Cli, folder: Path) -> None:
+    model, image = "resnet18_isqrt.digits", folder / "test/north/0.png"
+    assert cli("embed", "--model", model, folder / "test", "--output", "emb.npz")[0] == 0
+    Path("bad.png").write_text("no image")
+    for options, expected in (([], 2), (["--skip-corrupt"], 0)):
+        code, out, err = cli("neighbors", "emb.npz", "bad.png", image, "--top", 1, "--json", *options)
+        assert code == expected
+        assert [row["neighbor"] for row in json.loads(out)] == [str(image)]
+        assert "1 of 2 images cannot be read: bad.png: not an image" in err

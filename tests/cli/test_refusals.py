@@ -37,6 +37,13 @@ def test_an_evaluation_never_goes_into_a_trainings_folder(cli: Callable, small_f
     assert {name: (Path("run") / name).read_bytes() for name in before} == before
 
 
+def test_a_run_never_writes_among_the_images_it_reads(cli: Callable, small_fit: list[str], folder: Path) -> None:
+    arguments = [folder / "train" if argument == str(folder) else argument for argument in small_fit]
+    code, _, err = cli(*arguments, "--output", folder / "train/runs")
+    assert (code, "output must lie outside of the images" in err) == (2, True)
+    assert not (folder / "train/runs").exists()
+
+
 def test_the_report_of_another_model_is_not_added_to(cli: Callable) -> None:
     Path("other").mkdir()
     report = {"model": {"backbone": "vgg16"}, "test": {"top1": 0.99}}

@@ -61,6 +61,6 @@ def test_the_best_epoch_stands_for_the_run_that_kept_it(tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / name).touch()
         assert run_file(tmp_path) == tmp_path / "checkpoints" / name
     for i in (1, 2, 10):
-        (tmp_path / "born" / f"generation-{i}").mkdir(parents=True)
-    with pytest.raises(ZooError, match="generations of a network: name one, such as .*generation-10"):
+        (tmp_path / "born" / f"generation-{i}" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ZooError, match="holds 3 runs: name one, such as .*generation-10"):
         run_file(tmp_path / "born")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import photo, truncate, write
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as F
 
@@ -282,3 +282,14 @@ def test_nothing_else_in_the_package_opens_an_image_file():
     }
     elsewhere = {"hub/card.py"}  # a line of code that the card shows
     assert users - elsewhere <= {"data/images.py", "cli/commands.py", "experiments/verify.py"}
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_whatever_a_decoder_raises_the_file_is_named(tmp_path):
+    path = tmp_path / "cat.avif"
+    photo().save(path)
+    path.write_bytes(path.read_bytes().replace(b"iloc", b"xxxx"))  # of which Pillow makes a RuntimeError
+    for read in (read_image, read_pixels):
+        with pytest.raises(ImageError, match="cannot read image .*cat.avif: Failed to decode"):
+            read(str(path))
+    assert "Failed to decode" in examine(str(path)).fault

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from image_files import write
 
-from gcpzoo.data.scan import scan_images
+from gcpzoo.data.scan import refuse_inside, scan_images
 from gcpzoo.errors import ZooError
 from gcpzoo.serve import find_images
 
@@ -102,3 +102,13 @@ def test_a_prediction_finds_the_images_of_the_same_scan_and_warns_of_the_rest(tm
     (tmp_path / "loop").symlink_to(".")
     with pytest.warns(UserWarning, match=r"1 ignored: loop \(a link to a folder that holds it\)"):
         assert names(find_images([tmp_path]), tmp_path) == ["1.png", "__2.png"]
+
+
+def test_results_lie_outside_of_class_folders_but_may_lie_beside_folders_of_splits(tmp_path):
+    write(tmp_path, ["flat/cat/1.png", "split/train/cat/1.png"])
+    (tmp_path / "link").symlink_to("flat")
+    for output, root in (("flat", "flat"), ("flat/runs/1", "link"), ("link/cat", "flat"), ("split/train/r", "split")):
+        with pytest.raises(ZooError, match="output must lie outside of the images"):
+            refuse_inside(tmp_path / output, tmp_path / root)
+    for output, root in (("flat2/run", "flat"), ("runs", "flat"), ("split/runs", "split")):
+        refuse_inside(tmp_path / output, tmp_path / root)

@@ -134,3 +134,11 @@ def test_the_first_process_looks_for_all_and_its_error_is_everyones(root: Path) 
         process.join(60)
     expected = sorted(str(root / name) for name in CUT)
     assert answers == [(0, expected, 8), (1, expected, 8)]
+
+
+def test_an_image_too_thin_for_the_networks_size_is_named_before_the_start(tmp_path: Path) -> None:
+    write(tmp_path, [f"{split}/{name}/0.png" for split in ("train", "test") for name in "ab"])
+    write(tmp_path / "test/a", ["line.png"], width=9000, height=1)
+    with pytest.raises(ImageError, match=r"test/a/line.png \(resized from 9,000×1 to 2,304,000×256 pixels, more than"):
+        ImageFolder(str(tmp_path), val_fraction=0).setup("fit")
+    ImageFolder(str(tmp_path), val_fraction=0, image_size=32).setup("fit")  # small enough there

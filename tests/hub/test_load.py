@@ -97,9 +97,9 @@ def test_a_name_is_text_or_a_path(name):
         gcpzoo.load(name)
 
 
-def test_a_folder_of_generations_says_which_it_holds(tmp_path):
+def test_a_folder_of_several_runs_says_which_it_holds(tmp_path):
     for i in (1, 2):
-        (tmp_path / f"generation-{i}" / "checkpoints").mkdir(parents=True)
-        (tmp_path / f"generation-{i}" / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(ZooError, match=r"holds 2 generations .*: name one, such as .*generation-2"):
+        (tmp_path / f"fold-{i}" / "checkpoints").mkdir(parents=True)
+        (tmp_path / f"fold-{i}" / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(ZooError, match=r"holds 2 runs: name one, such as .*fold-2"):
         gcpzoo.load(tmp_path)

@@ -165,3 +165,15 @@ def test_an_image_too_long_and_thin_to_resize_is_named_and_ends_nothing(small: g
         f"cannot read image {tmp_path}/thin.png: resized from 1×70,000 to 32×2,240,000 pixels, more than 67,108,864"
     )
     assert good.error is None
+
+
+def test_the_table_never_replaces_an_image_that_it_is_about(
+    predictor: Predictor, paths: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "link.csv").symlink_to(paths[1])
+    before = Path(paths[1]).read_bytes()
+    for output in (paths[1], tmp_path / "photos/../photos/1.png", tmp_path / "link.csv"):
+        with pytest.raises(ZooError, match="is one of the files to read, which the output would destroy"):
+            predict_files(predictor, paths, output)
+    assert Path(paths[1]).read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))

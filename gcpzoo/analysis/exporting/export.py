@@ -23,7 +23,7 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads.base import RootHead
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
-from gcpzoo.paths import replacing
+from gcpzoo.paths import check_outputs, replacing
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
 METADATA = "gcpzoo"
@@ -198,6 +198,7 @@ def _check_arguments(model: GCPNet, path: Path, format: str, half: bool, calibra
         raise unknown_name("format", format, FORMATS)
     if path.suffix != FORMATS[format]:
         raise ZooError(f"output must end in {FORMATS[format]} for {format}, got {str(path)!r}")
+    check_outputs([path])
     if model.head.frames > 1:
         raise ZooError(f"a model of single images can be exported; {model.head.name} reads {model.head.frames} frames")
     if calibration is not None and format != "onnx":
