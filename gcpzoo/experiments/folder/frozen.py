@@ -29,7 +29,7 @@ IMAGES, LEAST = 1_000, 60
 CHANNELS, FITTED = 256, 64
 """Channels that the covariance is reduced to, and images whose principal directions they are."""
 FOLDS = 5
-"""Consecutive in the order of the files: pictures of one scene stand beside each other, and must not be torn apart."""
+"""Consecutive in the order of the files: images of one scene stand beside each other, and must not be torn apart."""
 GIVEN_BACK = 0.06
 """Share of the images by which the covariance must be ahead on the frozen backbone. Fine-tuning makes up for what the
 mean lacks there: of seven folders trained end to end with both heads, average pooling won four of the five whose gain
