@@ -61,8 +61,6 @@ def _evaluate(found: Any, as_json: bool) -> None:
 
 
 def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
-    from rich.markup import escape
-
     from gcpzoo.analysis import nearest
     from gcpzoo.analysis.retrieval import embed_queries
 
@@ -80,5 +78,5 @@ def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
         return
     table = new_table("image", "neighbor", "class", "cosine", right=["cosine"])
     for query, path, name, c in rows:
-        table.add_row(*(escape(printable(cell)) for cell in (query, path, name or "")), f"{c:.4f}")
+        table.add_row(*map(printable, (query, path, name or "")), f"{c:.4f}")
     show(table)
