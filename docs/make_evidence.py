@@ -58,7 +58,7 @@ def load_claims(folder: Path = EVIDENCE) -> dict[str, Any]:
     """Read ``claims.yaml``, and check that it names the command of every table there is.
 
     Raises:
-        ZooError: if a key is unknown, or a table has no command.
+        ZooError: if a key or a table is unknown, or a table has no command.
     """
     path = folder / "claims.yaml"
     claims: dict[str, Any] = load_yaml(read_text(path, str(path)), str(path))
@@ -66,6 +66,9 @@ def load_claims(folder: Path = EVIDENCE) -> dict[str, Any]:
         for key in claim:
             if key not in CLAIM_KEYS:
                 raise unknown_name("key of a claim", str(key), CLAIM_KEYS)
+        for name in [*(claim.get("results") or []), *(table["table"] for table in claim.get("tables") or [])]:
+            if name not in claims["commands"]:
+                raise unknown_name("table of a claim", str(name), claims["commands"])
     for name in tables(folder):
         if name not in claims["commands"]:
             raise ZooError(f"{path}: commands must name the command behind {name}.csv")

@@ -213,6 +213,9 @@ def test_a_table_without_a_command_and_an_unknown_key_are_refused(make: ModuleTy
     (evidence / "claims.yaml").write_text("commands: {pets: x}\nclaims: [{claim: a, sorce: b}]\n")
     with pytest.raises(ZooError, match="sorce"):
         make.load_claims(evidence)
+    (evidence / "claims.yaml").write_text("commands: {pets: x}\nclaims: [{results: [pet]}]\n")
+    with pytest.raises(ZooError, match="unknown table of a claim 'pet'.*pets"):
+        make.load_claims(evidence)
 
 
 def block(data: str, low: float, high: float, n: int = 3) -> Block:

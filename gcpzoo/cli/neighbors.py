@@ -61,8 +61,6 @@ def _evaluate(found: Any, as_json: bool) -> None:
 
 
 def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
-    from rich.markup import escape
-
     from gcpzoo.analysis import nearest
     from gcpzoo.analysis.retrieval import embed_queries
 
@@ -80,6 +78,6 @@ def _neighbors(args: argparse.Namespace, found: Any, paths: list[str]) -> None:
     else:
         table = new_table("image", "neighbor", "class", "cosine", right=["cosine"])
         for query, path, name, c in rows:
-            table.add_row(*(escape(printable(cell)) for cell in (query, path, name or "")), f"{c:.4f}")
+            table.add_row(*(printable(cell) for cell in (query, path, name or "")), f"{c:.4f}")
         show(table)
     report_faults([f"{path}: {why}" for path, why in queries.faults.items()], len(paths), args.skip_corrupt)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcpzoo.cli.tables import new_table
+from gcpzoo.cli.tables import new_console, new_table
 from gcpzoo.errors import ZooError, printable
 
 if TYPE_CHECKING:
@@ -107,10 +107,9 @@ def _list(plan: Plan) -> int:
 @contextlib.contextmanager
 def _display(sweep: Sweep) -> Iterator[None]:
     """Show a live table in a terminal, and a line for each start and end in a log."""
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    console = new_console()
     if not console.is_terminal:
         sweep.changed = lambda training, state: _say(sweep.progress, training, state)
         yield

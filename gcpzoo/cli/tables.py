@@ -23,15 +23,24 @@ def new_table(*columns: str, right: Sequence[str] = (), title: str | None = None
     return table
 
 
+def new_console(width: int | None = None) -> Any:
+    """Make a console that prints text as it is: a name such as ``[b]`` or ``:cat:`` is no markup.
+
+    >>> new_console().print("[b]cat[/b]")
+    [b]cat[/b]
+    """
+    from rich.console import Console
+
+    return Console(width=width, markup=False, emoji=False)
+
+
 def show(content: Any) -> None:
     """Print a table or plain values: in the terminal's width, or in whole lines into a pipe.
 
     >>> show({"top1": 0.5})
     {'top1': 0.5}
     """
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(content)
+    new_console(None if sys.stdout.isatty() else 200).print(content)
 
 
 def show_json(content: Any) -> None:

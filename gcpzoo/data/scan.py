@@ -226,7 +226,7 @@ def split_folders(root: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def refuse_inside(output: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
-    """Refuse results in a folder of images: the next scan would take their images for images of a class.
+    """Refuse results in a folder of images: the next scan would take their plots for images of a class.
 
     Beside folders of splits they may be; what is there is ignored.
 
@@ -235,13 +235,13 @@ def refuse_inside(output: str | os.PathLike[str], root: str | os.PathLike[str]) 
 
     >>> refuse_inside("images/runs/mine", "images")
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: output must lie outside of the images in 'images', where its images would be taken ...
+    gcpzoo.errors.ZooError: output must lie outside of the images in 'images', where its plots would be taken ...
     """
     first = os.path.relpath(os.path.realpath(output), os.path.realpath(root)).split(os.sep)[0]
     splits = {name for names in SPLITS.values() for name in names if os.path.isdir(os.path.join(root, name))}
     if first != os.pardir and (not splits or first in splits):
         raise ZooError(
-            f"output must lie outside of the images in {os.fspath(root)!r}, where its images would be taken for "
+            f"output must lie outside of the images in {os.fspath(root)!r}, where its plots would be taken for "
             f"images, got {os.fspath(output)!r}: give another --output"
         )
 

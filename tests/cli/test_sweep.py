@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gcpzoo.cli.sweep import _duration, _table
+from gcpzoo.cli.tables import new_table, show
 from gcpzoo.experiments.sweep import Progress, read_plan
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -121,3 +122,12 @@ def test_the_live_table_has_a_row_for_each_cell_and_says_what_is_left(file: Call
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (150, "2 min"), (5400, "90 min"), (9000, "2.5 h")])
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+def test_a_name_is_printed_as_it_is_whatever_brackets_and_colons_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    table = new_table("head", title="[b]heads")
+    table.add_row("[/b] [red]mine :cat:")
+    show(table)
+    out = capsys.readouterr().out
+    assert "[b]heads" in out
+    assert "[/b] [red]mine :cat:" in out

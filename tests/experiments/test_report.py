@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from sweep_folder import write_predictions, write_sweep
+from sweep_folder import read_results, write_predictions, write_sweep
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report import collect, compare, write_report
@@ -74,7 +75,7 @@ def test_trainings_of_one_name_with_different_options_are_not_averaged(sweep: Pa
 
 
 def test_other_test_images_are_not_paired(sweep: Path) -> None:
-    write_predictions(sweep / "runs" / "pets_isqrt_seed1" / "test_predictions.csv", np.ones(199, bool))
+    write_predictions(sweep / "runs" / "pets_isqrt_seed1" / "test_predictions.csv", np.arange(199) < 163)
     [block] = compare(collect([sweep]))
     assert block.heads[1].over_images is None
     assert block.heads[1].over_seeds is not None
@@ -215,3 +216,41 @@ def test_nothing_done_and_other_formats_are_refused(tmp_path: Path) -> None:
     (folder / "results.csv").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(ZooError, match="no training is done yet"):
         write_report([folder], [tmp_path / "report.html"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("test/top1", "82", "line 19: test/top1 must be a share, from 0 to 1, got 82"),
+        ("test/top1", "nan", "line 19: test/top1 must be a finite number, got nan"),
+        ("epoch", "1", r"line 19: epoch 1 of pets · resnet18 · isqrt, seed 2, stands there twice"),
+        ("epoch", "-1", "line 19: epoch must be a whole number of at least 0, got -1"),
+        ("test/top1", "0.99", r"seed2/test_predictions\.csv has 0\.8100 right, .*results\.csv test/top1 0\.9900"),
+    ],
+)
+def test_a_table_that_no_training_wrote_is_refused(sweep: Path, column: str, value: str, message: str) -> None:
+    rows = read_results(sweep)
+    rows[-1][column] = value
+    with (sweep / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(ZooError, match=message):
+        compare(collect([sweep]))
+
+
+def test_a_table_that_lost_the_end_of_a_row_is_refused_and_a_mark_before_its_text_is_read(sweep: Path) -> None:
+    table = sweep / "results.csv"
+    text = table.read_text()
+    table.write_text(text, encoding="utf-8-sig")
+    assert len(collect([sweep])) == 6
+    table.write_text(text.rstrip().rpartition(",")[0])
+    with pytest.raises(ZooError, match="must have as many cells as the first line"):
+        collect([sweep])
+
+
+def test_a_control_that_was_trained_for_other_epochs_is_named(tmp_path: Path) -> None:
+    one = write_sweep(tmp_path / "one", {"gap": {0: 0.6}})
+    other = write_sweep(tmp_path / "other", {"isqrt": {0: 0.7}}, epochs=9)
+    [block] = compare(collect([one, other]))
+    assert block.notes == ["isqrt: trained for 9 epochs, the control for 3."]

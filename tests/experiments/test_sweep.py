@@ -169,3 +169,10 @@ def test_a_training_that_outlives_a_killed_sweep_keeps_the_folder(write: Callabl
         except ZooError:
             time.sleep(0.05)
     assert [state.state for _, state, _ in ended] == ["done"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(write: Callable, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "runs").touch()
+    with pytest.raises(ZooError, match=r"no training can begin in .*gap_seed0.*: Not a directory"):
+        Sweep(read_plan(write(axes={"head": ["gap"]}))).run()

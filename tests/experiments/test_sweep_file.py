@@ -91,6 +91,14 @@ def test_a_replaced_name_takes_its_arguments_along() -> None:
         ({"axes": {"head": ["gap"], "seed": {"a": {}}}}, "axes.seed: the name must be"),
         ({"axes": {"head": ["gap"]}, "seeds": [0, 0]}, "different whole numbers"),
         ({"axes": {"head": ["gap"]}, "seeds": 3}, "different whole numbers"),
+        ({"axes": {"head": ["gap"]}, "seeds": [2**32]}, r"from 0 to 2\^32 - 1.*got \[4294967296\]"),
+        (
+            {
+                "axes": {"head": ["gap"], "lr": {"a": {"model.optimizer.lr": 0.01}, "b": {"model.optimizer.lr": 0.02}}},
+                "search": {"space": SPACE},
+            },
+            "gap · a and .*gap · b are the same training but for what the search chooses",
+        ),
         ({"axes": {"head": ["gap"]}, "control": "gab"}, "unknown control 'gab'"),
         ({"axes": {"head": {"a": {"model.head": "gap"}, "gap": {}}}}, "a and .*gap are the same training"),
         ({"axes": {"head": ["gap"]}, "overrides": [{"when": {"head": "isqrt"}}]}, "unknown head 'isqrt'"),
@@ -137,6 +145,11 @@ def test_a_run_is_told_apart_by_its_seed(write: Callable) -> None:
     cell = read_plan(write(axes={"head": ["gap"]})).cells[0]
     assert Run(cell, 0).hash != Run(cell, 1).hash
     assert os.sep not in Run(cell, 0).name
+
+
+def test_a_folder_has_a_name_that_disks_take_however_long_the_names_of_its_cell_are(write: Callable) -> None:
+    cell = read_plan(write(axes={"head": {"共分散" * 60: {"model.head": "gap"}}})).cells[0]
+    assert len(os.fsencode(Run(cell, 2**32 - 1).name)) < 200
 
 
 @pytest.mark.parametrize("ends", [[0.1, float("inf")], [float("nan"), 1.0], ["1e-4", 1.0], [True, 2], [1.0]])

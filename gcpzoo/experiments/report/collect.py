@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def _find_runs(folder: Path) -> list[Path]:
 
 def _read_table(path: Path) -> Iterator[Training]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before UTF-8
             reader = csv.DictReader(file)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -89,8 +90,7 @@ def _read_table(path: Path) -> Iterator[Training]:
     runs: dict[Any, Training] = {}
     for number, row in enumerate(rows, 2):
         try:
-            labels, seed = {axis: row[axis] for axis in axes}, int(row["seed"])
-            figures = {name: float(row[name]) for name in ("epoch", *FIGURES) if row.get(name)}
+            labels, seed, figures = _read_row(row, axes)
         except (ValueError, TypeError) as error:
             raise ZooError(f"{path}, line {number}: {error}") from None
         about = {name: row.get(name) or "" for name in ABOUT}
@@ -98,7 +98,28 @@ def _read_table(path: Path) -> Iterator[Training]:
         place = folder if about["run"] and folder.is_dir() else None
         run = runs.setdefault((*labels.values(), seed), Training(labels, seed, [], about, place, str(path)))
         if "epoch" in figures:
+            if any(figures["epoch"] == known["epoch"] for known in run.epochs):
+                name = " · ".join(labels.values())
+                raise ZooError(
+                    f"{path}, line {number}: epoch {figures['epoch']:g} of {name}, seed {seed}, stands there twice: "
+                    "leave out the rows of one of the trainings"
+                )
             run.epochs.append(figures)
     for run in runs.values():
         run.epochs.sort(key=lambda row: row["epoch"])
         yield run
+
+
+def _read_row(row: Mapping[Any, Any], axes: Sequence[str]) -> tuple[dict[str, str], int, dict[str, float]]:
+    """Read the names, the seed and the figures of a row; what no training gives was changed by hand."""
+    if None in row or None in row.values():
+        raise ValueError("it must have as many cells as the first line")
+    figures = {name: float(row[name]) for name in ("epoch", *FIGURES) if row.get(name)}
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {row[name]}")
+        if name.endswith("top1") and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a share, from 0 to 1, got {row[name]}")
+    if "epoch" in figures and not (figures["epoch"] >= 0 and figures["epoch"].is_integer()):
+        raise ValueError(f"epoch must be a whole number of at least 0, got {row['epoch']}")
+    return {axis: row[axis] for axis in axes}, int(row["seed"]), figures

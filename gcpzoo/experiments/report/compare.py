@@ -137,6 +137,9 @@ def _compare_with_control(block: Block) -> None:
         head.over_seeds = paired_difference(_tests(own.values()), _tests(base.values()))
         if len(common) < max(len(own), len(base)):
             block.notes.append(f"{head.name}: only the seeds {common} are paired with the control.")
+        lengths = [" or ".join(map(str, sorted({len(run.epochs) for run in r}))) for r in (head.runs, control.runs)]
+        if lengths[0] != lengths[1]:
+            block.notes.append(f"{head.name}: trained for {lengths[0]} epochs, the control for {lengths[1]}.")
         head.over_images = _over_images([(own[s], base[s]) for s in common], block, head.name)
         for seed in common:
             curve = [v for v in base[seed].curve("val/top1") if v is not None]

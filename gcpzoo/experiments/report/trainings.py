@@ -14,6 +14,8 @@ from gcpzoo.errors import ZooError
 from gcpzoo.training.predictions import FILE
 
 SPECTRUM = "spectrum.json"
+MOST_APART = 0.005
+"""Between the accuracy of a table and that of predictions: rounding decides where two classes are equally likely."""
 
 
 @dataclass
@@ -49,9 +51,19 @@ class Training:
         return [row.get(name) for row in self.epochs]
 
     def predictions(self) -> Predictions | None:
-        """Read what the network said of every test image, if the folder has it."""
+        """Read what the network said of every test image, if the folder has it.
+
+        Raises:
+            ZooError: if the file is damaged, or of another accuracy than the table says.
+        """
         if self._predictions is None and self.folder is not None and (self.folder / FILE).is_file():
             self._predictions = read_predictions(self.folder / FILE)
+            share = float(self._predictions.right.mean())
+            if self.test is not None and abs(share - self.test) > MOST_APART:
+                raise ZooError(
+                    f"{self.folder / FILE} has {share:.4f} right, {self.source} test/top1 {self.test:.4f}: one of them "
+                    "was changed, or is of another training"
+                )
         return self._predictions
 
     def spectrum(self) -> dict[str, list[float]]:

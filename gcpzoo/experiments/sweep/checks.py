@@ -69,7 +69,7 @@ def _check_names(options: Options) -> None:
             check_backbone(str(backbone))
     data = get(options, "data.class_path")
     if data is None:
-        raise ZooError("no data; give an axis data, or data in base")
+        raise ZooError("no data: set data in base, or data.class_path for this value of the axis data")
     name = str(data).removeprefix(OWN_DATA)
     if str(data).startswith(OWN_DATA) and "." not in name and name not in data_modules():
         raise unknown_name("data module", name, data_modules())

@@ -185,6 +185,8 @@ class Sweep:
             self.changed(run, None)
             try:
                 state = train(run, folder, self.threads, self.extra, self._stop, [self._descriptor])
+            except OSError as error:
+                raise ZooError(f"no training can begin in {folder}: {error.strerror or error}") from error
             finally:
                 del self.progress.running[run.name]
         assert state

@@ -15,7 +15,7 @@ from typing import Any
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.sweep.checks import check_keys, check_options
 from gcpzoo.experiments.sweep.options import Options, get, lay_over, read_options
-from gcpzoo.experiments.sweep.space import Search, read_search
+from gcpzoo.experiments.sweep.space import Search, is_seed, read_search
 from gcpzoo.training.configs import find_config, read_config
 
 KEYS = ("output", "base", "axes", "seeds", "control", "overrides", "search")
@@ -90,7 +90,8 @@ class Run:
     def name(self) -> str:
         """Name of the folder."""
         kind = f"seed{self.seed}" if self.trial is None else f"trial{self.trial}"
-        return f"{self.cell.name[:120]}_{kind}_{self.hash[:8]}"
+        cell = self.cell.name.encode()[:120].decode(errors="ignore")  # disks count the bytes of a name
+        return f"{cell}_{kind}_{self.hash[:8]}"
 
 
 def trial_in_the_middle(cell: Cell, search: Search) -> Run:
@@ -216,9 +217,10 @@ def _read_axis(name: str, values: Any, base: Options, where: str) -> dict[str, O
 
 
 def _read_seeds(given: Any, where: str) -> tuple[int, ...]:
-    whole = isinstance(given, list) and all(isinstance(s, int) and not isinstance(s, bool) and s >= 0 for s in given)
-    if not whole or not given or len(set(given)) < len(given):
-        raise ZooError(f"{where} must be a list of different whole numbers, such as [0, 1, 2], got {given!r}")
+    if not isinstance(given, list) or not given or not all(map(is_seed, given)) or len(set(given)) < len(given):
+        raise ZooError(
+            f"{where} must be a list of different whole numbers from 0 to 2^32 - 1, such as [0, 1, 2], got {given!r}"
+        )
     return tuple(given)
 
 
@@ -271,9 +273,13 @@ def _check(plan: Plan) -> None:
         check_options(cell.options, f"{plan.path}: {text}", searched=plan.search is not None)
         if plan.search:
             check_options(trial_in_the_middle(cell, plan.search).options, f"{plan.path}: search: {text}", trial=True)
-        key = Run(cell, 0).hash
+        chosen = trial_in_the_middle(cell, plan.search).chosen if plan.search else {}
+        key = Run(cell, 0, chosen).hash
         if key in seen:
-            raise ZooError(f"{plan.path}: {seen[key]} and {text} are the same training: skip one of them by overrides")
+            but = " but for what the search chooses" if plan.search else ""
+            raise ZooError(
+                f"{plan.path}: {seen[key]} and {text} are the same training{but}: skip one of them by overrides"
+            )
         seen[key] = text
     names = [cell.name for cell in plan.cells]
     if len(set(names)) < len(names):

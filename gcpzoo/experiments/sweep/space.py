@@ -56,7 +56,7 @@ def read_search(given: Any, where: str) -> Search | None:
     trials, seed, space = given.get("trials", MOST_TRIALS), given.get("seed", 0), given.get("space")
     if not _is_whole(trials) or not 1 <= trials <= MOST_TRIALS:
         raise ZooError(f"{where}.trials must be a whole number from 1 to {MOST_TRIALS}, got {trials!r}")
-    if not _is_whole(seed) or not 0 <= seed < 2**32:
+    if not is_seed(seed):
         raise ZooError(f"{where}.seed must be a whole number from 0 to 2^32 - 1, got {seed!r}")
     if not isinstance(space, Mapping) or not space:
         raise ZooError(f"{where}.space must map options to [smallest, largest], got {space!r}")
@@ -74,6 +74,15 @@ def read_search(given: Any, where: str) -> Search | None:
     if options.keys() & {"evaluate", "data", "seed_everything"}:
         raise ZooError(f"{where}.options must be options of the model or the trainer, got {sorted(options)}")
     return Search({str(o): (float(a), float(b)) for o, (a, b) in space.items()}, trials, options, seed)
+
+
+def is_seed(value: Any) -> bool:
+    """Say whether a value is a seed that a training takes.
+
+    >>> is_seed(0), is_seed(2**32), is_seed(True)
+    (True, False, False)
+    """
+    return _is_whole(value) and 0 <= value < 2**32
 
 
 def _is_whole(value: Any) -> bool:
