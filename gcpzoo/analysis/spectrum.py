@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ def summarize(values: Tensor, positions: int) -> SpectrumSummary:
     last = values.gather(1, (rank - 1).clamp_min(0)[:, None])[:, 0]
     nonzero = torch.where(rank > 0, values[:, 0] / last, torch.nan)
     condition = torch.where(rank == values.shape[1], nonzero, math.inf)
-    return SpectrumSummary(*(float(v.double().median()) for v in (entropy.exp(), rank, condition, nonzero)))
+    return SpectrumSummary(*(median(v.double().tolist()) for v in (entropy.exp(), rank, condition, nonzero)))
 
 
 def pooled_features(model: Any, images: Tensor) -> Tensor:

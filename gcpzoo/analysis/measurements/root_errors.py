@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -194,7 +195,7 @@ def _compare(found: list[Tensor] | None, own: Any, exact: tuple[Tensor, Tensor])
     overflow = int((~finite).sum())
     cosine = torch.cosine_similarity(found[1].flatten(1), exact[1].flatten(1)).nan_to_num(0)
     values = [relative_errors(a, b) for ab in (zip(found, exact), zip(found, own)) for a, b in ab]
-    medians = [float(v.median()) for v in (*values, cosine)]
+    medians = [median(v.tolist()) for v in (*values, cosine)]
     return {"status": "overflow" if overflow else "ok", "overflow": overflow, **dict(zip(COLUMNS, medians))}
 
 
