@@ -78,7 +78,7 @@ def head_spectra(head: nn.Module, features: Tensor) -> dict[str, Tensor]:
 
     Returns:
         ``covariance``: of the covariance after the reduction, ``(B·groups, d/groups)``; for heads that make a symmetric
-        matrix of it also ``normalized``: of that matrix.
+        matrix of it also ``normalized``: the absolute eigenvalues of that matrix, which BDC's has of both signs.
 
     >>> from gcpzoo.heads import create_head
     >>> x = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -96,7 +96,7 @@ def head_spectra(head: nn.Module, features: Tensor) -> dict[str, Tensor]:
     if hasattr(twin, "normalize"):
         a = twin.normalize(x)
         if a.ndim == 3 and a.shape[1] == a.shape[2] and torch.allclose(a, a.mT, atol=1e-4 * float(a.abs().max())):
-            spectra["normalized"] = torch.linalg.eigvalsh(a).flip(1)
+            spectra["normalized"] = torch.linalg.eigvalsh(a).abs().sort(1, descending=True).values
     return spectra
 
 

@@ -81,6 +81,14 @@ def test_every_kind_of_head_has_a_spectrum(name: str) -> None:
     assert bool((values["covariance"].diff(dim=1) <= 0).all())
 
 
+def test_the_matrix_of_bdc_which_has_eigenvalues_of_both_signs_has_finite_relative_sizes() -> None:
+    values = head_spectra(create_head("bdc", 8), noise(2, 8, 6, 6))["normalized"]
+    assert bool((values >= 0).all())
+    relative = mean_relative(values)
+    assert relative[0] == 1
+    assert 0 <= min(relative) <= max(relative) == 1
+
+
 def test_the_reduction_comes_before_the_covariance() -> None:
     head = create_head("isqrt", 8, dim=3).eval()
     x = noise(2, 8, 6, 6)

@@ -44,15 +44,6 @@ def network_spectra(model: Any, batches: Any) -> tuple[dict[str, Tensor], int]:
     return {kind: torch.cat(values) for kind, values in parts.items()}, positions
 
 
-def singular(values: Tensor) -> Tensor:
-    """Singular values of symmetric matrices from their eigenvalues ``(n, d)``, largest first.
-
-    >>> singular(torch.tensor([[2.0, 1.0, -3.0]]))
-    tensor([[3., 2., 1.]])
-    """
-    return values.abs().sort(1, descending=True).values
-
-
 def _spectrum(subject: Subject) -> list[Row]:
     rows: list[Row] = []
     for name, model in subject.networks():
@@ -79,7 +70,7 @@ def _conditioning(subject: Subject) -> list[Row]:
     for about, model in subject.through_training():
         found, positions = network_spectra(model, subject.batches("test", subject.images or IMAGES))
         rows += [
-            {**about, "matrix": kind, "matrices": len(values), **summarize(singular(values), positions).to_dict()}
+            {**about, "matrix": kind, "matrices": len(values), **summarize(values, positions).to_dict()}
             for kind, values in found.items()
         ]
     names = [key for key in rows[0] if key not in ("model", "source", "epoch", "step", "matrix", "matrices")]
