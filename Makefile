@@ -8,7 +8,7 @@
 # make notebooks  run the notebooks of examples/ on the digits, a few minutes
 # make outputs  run the commands that pages of docs/ show, and paste what they print
 # make site   the pages of docs/ as a site that needs no network, in site/
-# make release  build the package, and try wheel and source in empty environments: needs a network and 6 GB
+# make release  build the package, and try wheel and source in empty environments: needs a network, 8 GB, about half an hour
 # make docs   write what is generated: MODEL_CARD.md, docs/evidence.md, docs/choosing.md, docs/heads.md, configs/paper
 
 PYTHON ?= python3
@@ -90,6 +90,7 @@ help:
 # The environment is made once, and updated when the requirements change.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gcpzoo needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	@echo 'installing into .venv, which takes some minutes and about 7 GB'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -6,8 +6,9 @@
     scripts/try_release.py --lowest             # print the lowest versions that pyproject.toml allows, nothing else
 
 Builds sdist and wheel into dist/, runs ``twine check``, looks into both, installs each into a new environment, and
-there lists, loads, predicts and trains outside the checkout. Then it asks pip whether the extras can be resolved. An
-environment takes about 6 GB and some minutes; each is deleted before the next. Needs a network, ``build``, ``twine``.
+there lists, loads, predicts and trains outside the checkout. Then it asks pip whether each extra can be resolved, adds
+the extra ``all`` to the wheel, asks page and server for an answer, exports and explains. An environment takes 8 GB and
+some minutes; each is deleted before the next. Needs a network, ``build``, ``twine``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import time
 import tomllib
 import venv
 import zipfile
@@ -54,6 +56,26 @@ COMMANDS = (
     ("fit", "--config", "pretrain/digits.yaml", "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"),
 )
 
+TRIAL_OF_EXTRAS = """
+import importlib, subprocess, sys
+from urllib.request import urlopen
+from gcpzoo.cli.main import EXTRAS
+for module in (*EXTRAS, "mkdocs", "material", "mkdocstrings", "latex2mathml.converter"):
+    importlib.import_module(module)
+from gcpzoo.serve.page import opened
+with opened(port=0) as url:
+    assert b"gcpzoo" in urlopen(url).read()
+serve = [sys.executable, "-m", "gcpzoo", "serve", "--model", "resnet18_isqrt.digits", "--port", "0"]
+with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+    url = server.stdout.readline().split()[-1]
+    print(urlopen(url + "/predict?top=1", data=open("image.png", "rb").read()).read())
+    server.terminate()
+"""
+COMMANDS_OF_EXTRAS = (
+    ("export", "--model", "resnet18_isqrt.digits", "--format", "onnx", "--output", "digits.onnx"),
+    ("explain", "--model", "resnet18_isqrt.digits", "image.png", "--output", "explained"),
+)
+
 
 def project() -> dict[str, object]:
     """Read the table ``project`` of pyproject.toml."""
@@ -73,11 +95,12 @@ def lowest() -> list[str]:
 def run(*command: str | Path, folder: Path = ROOT) -> None:
     """Run a command, or stop with its output."""
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    text = " ".join(map(str, command))
-    print("$", text if len(text) < 200 else f"{text[:200]} …", flush=True)
+    text, start = " ".join(map(str, command)), time.perf_counter()
+    print("$", text if len(text) < 200 else f"{text[:200]} …", end="", flush=True)
     done = subprocess.run(
         list(map(str, command)), cwd=folder, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    print(f"   {time.perf_counter() - start:.0f} s", flush=True)
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{text} ended with exit code {done.returncode}")
 
@@ -122,7 +145,8 @@ def look_into(wheel: Path, sdist: Path) -> None:
 def try_out(file: Path, version: str, kind: str, extras: Sequence[str], dry: bool) -> None:
     """Install a file into a new environment and use it outside the checkout."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, elsewhere = Path(name), Path(name) / "elsewhere"
+        elsewhere.mkdir()
         venv.create(folder / "environment", with_pip=True)
         python = folder / "environment" / "bin" / "python"
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -136,13 +160,16 @@ def try_out(file: Path, version: str, kind: str, extras: Sequence[str], dry: boo
             run(*pip, "--no-deps", file)
         else:
             run(*pip, *pins, file)
-        elsewhere = folder / "elsewhere"
-        elsewhere.mkdir()
         run(python, "-c", TRIAL.format(prefix=name, version=version), folder=elsewhere)
         for command in COMMANDS:
             run(python.with_name("gcpzoo"), *command, folder=elsewhere)
         for extra in () if dry else extras:
             run(*pip, "--dry-run", *pins, f"gcpzoo[{extra}] @ {file.as_uri()}")
+        if "all" in extras and file.suffix == ".whl" and not dry:
+            run(*pip, *pins, f"gcpzoo[all] @ {file.as_uri()}")
+            run(python, "-c", TRIAL_OF_EXTRAS, folder=elsewhere)
+            for command in COMMANDS_OF_EXTRAS:
+                run(python.with_name("gcpzoo"), *command, folder=elsewhere)
     print(f"{file.name} works with {'this environment’s' if dry else f'the {kind}'} dependencies", flush=True)
 
 

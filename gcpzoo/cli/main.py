@@ -65,6 +65,8 @@ EXTRAS = {
     "wandb": "wandb",
 }
 """The extra of ``pyproject.toml`` that installs each module which only a part of the package needs."""
+OPENCV = "; those of OpenCV, on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+"""How to get what slim systems lack of OpenCV, with which the extras ``analyze`` and ``explain`` come."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,6 +176,9 @@ def _explain(error: BaseException) -> int:
         module = missing.name or next((m for m in EXTRAS if m in str(missing)), "")  # Lightning gives no name
         text = str(missing) if missing.name or not module else f"No module named {module!r}"
         mistake = ModuleNotFoundError(f"{text}; {_installation(module)}")
+    shared = next((e for e in chain if isinstance(e, ImportError) and "shared object file" in str(e)), None)
+    if mistake is None and shared is not None:
+        mistake = ImportError(f"{shared}; a library of the system is missing{OPENCV}")
     if mistake is None:
         raise error
     print(f"gcpzoo: error: {mistake}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from huggingface_hub import is_offline_mode
@@ -112,6 +113,7 @@ def download(url: str, path: Path, name: str) -> None:
     gcpzoo.errors.ZooError: ...: fetch https://example.org/w.pth by hand, put it at w.pth, and load again
     """
     import gdown  # slow to import, and of no use to any other model
+    import requests  # gdown's
 
     by_hand = f"fetch {url} by hand, put it at {path}, and load again"
     if is_offline_mode():
@@ -125,9 +127,9 @@ def download(url: str, path: Path, name: str) -> None:
             gdown.download(url, str(file), quiet=True, timeout=60)
         except Exception as error:  # gdown's, requests' and the system's errors have no common class
             quota = f": {_quota(url)}" if _is_quota(str(error)) else ""
-            raise ZooError(
-                f"{name}: the authors' file could not be fetched ({short(error)[:160]}){quota}: {by_hand}"
-            ) from error
+            cut_off = type(error) is requests.ConnectionError  # its kinds say more, a bad certificate for one
+            reason = f"no connection to {urlsplit(url).hostname}" if cut_off else short(error)[:160]
+            raise ZooError(f"{name}: the authors' file could not be fetched ({reason}){quota}: {by_hand}") from error
         page = _page(file)
         if page is not None:
             quota = f": {_quota(url)}" if _is_quota(page) else ""

@@ -49,6 +49,17 @@ def test_a_missing_requirement_is_one_line_without_an_extra(cli: Cli, monkeypatc
     assert "the installation is incomplete" in err
 
 
+def test_a_missing_library_of_the_system_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str]) -> int:
+        raise ImportError("libxcb.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("gcpzoo.cli.main.run", run)
+    code, _, err = cli("explain", "bird.jpg", "--model", "resnet18_isqrt.digits", "--output", "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "libxcb.so.1" in err
+    assert "apt-get install libgl1" in err
+
+
 def test_without_tensorboard_only_the_csv_log_is_written(
     cli: Cli, small_fit: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,9 @@ def test_without_a_network_it_says_which_file_to_put_where(record, server, tmp_p
     with pytest.raises(ZooError, match=f"could not be fetched .*by hand, put it at {original}"):
         load_authors(record)
     closed = dataclasses.replace(record, source={**record.source, "url": "http://127.0.0.1:9/w.pth"})
-    with pytest.raises(ZooError, match=f"could not be fetched .*by hand, put it at {original}"):
+    with pytest.raises(
+        ZooError, match=f"could not be fetched .no connection to 127.0.0.1.: .*by hand, put it at {original}"
+    ):
         load_authors(closed)
     assert not list(original.parent.iterdir())
 
