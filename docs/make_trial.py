@@ -18,13 +18,13 @@ import numpy as np
 from gather_evidence import read, write
 
 from gcpzoo.experiments.folder import compare_frozen, find_source, image_size, survey_folder
-from gcpzoo.experiments.folder.frozen import GIVEN_BACK
+from gcpzoo.experiments.folder.frozen import GIVEN_BACK, FrozenComparison
 from gcpzoo.hub.card import markdown
 
 DOCS = Path(__file__).parent
 CSV = DOCS / "evidence" / "trial.csv"
 BEGIN, END = "<!-- trial: written by docs/make_trial.py -->", "<!-- trial: to here -->"
-COLUMNS = ("data", "backbone", "images", "gcp", "gap", "low", "high", "named", "end_to_end", "epochs", "trainings")
+COLUMNS = ("data", "backbone", "images", "gcp", "gap", "low", "high", "end_to_end", "epochs", "trainings")
 
 
 def measure(root: Path, weights: str, end_to_end: tuple[float, int, int]) -> None:
@@ -36,7 +36,7 @@ def measure(root: Path, weights: str, end_to_end: tuple[float, int, int]) -> Non
     backbone = "-".join(source.model[key] for key in ("backbone", "until") if key in source.model)
     values = [f"{v:.4f}" for v in (found.gcp, found.gap, found.low, found.high)]
     difference, epochs, trainings = end_to_end
-    row = [root.name, backbone, found.images, *values, found.keep, f"{difference:.4f}", epochs, trainings]
+    row = [root.name, backbone, found.images, *values, f"{difference:.4f}", epochs, trainings]
     rows = [r for r in read(CSV)[1] if (r["data"], r["backbone"]) != (root.name, backbone)] if CSV.is_file() else []
     write(CSV, COLUMNS, [*rows, dict(zip(COLUMNS, map(str, row)))])
 
@@ -64,15 +64,16 @@ def table() -> str:
     cells = []
     right = {"with": 0, "without": 0}
     for r in rows:
-        gcp, gap, low, high, end = (100 * float(r[key]) for key in ("gcp", "gap", "low", "high", "end_to_end"))
+        found = FrozenComparison(*(float(r[key]) for key in ("gcp", "gap", "low", "high")), int(r["images"]))
+        end = 100 * float(r["end_to_end"])
         better = "gcp" if end > 0 else "gap"
-        right["with"] += r["named"] == better
-        right["without"] += ("gcp" if low > 0 else "gap") == better
-        trial = f"{gcp - gap:+.1f} ({low:+.1f} to {high:+.1f})"
-        named = "covariance + mean" if r["named"] == "gcp" else "mean"
+        right["with"] += found.keep == better
+        right["without"] += ("gcp" if found.low > 0 else "gap") == better
+        trial = f"{100 * (found.gcp - found.gap):+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        named = "covariance + mean" if found.keep == "gcp" else "mean"
         times = f"{r['trainings']} of {r['epochs']} epochs"
         cells.append(
-            (r["data"], r["backbone"], trial, named, f"{end:+.1f}", times, "yes" if r["named"] == better else "no")
+            (r["data"], r["backbone"], trial, named, f"{end:+.1f}", times, "yes" if found.keep == better else "no")
         )
     titles = (
         "folder",

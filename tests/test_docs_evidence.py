@@ -298,12 +298,12 @@ def test_the_trial_is_right_where_it_names_the_head_that_wins(monkeypatch: pytes
 
     monkeypatch.setattr(make_trial, "CSV", tmp_path / "trial.csv")
     rows = [
-        ("birds", "net", 90, 0.9, 0.8, 0.08, 0.12, "gcp", 0.05, 8, 1),
-        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, "gap", -0.01, 8, 1),
-        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, "gap", 0.02, 8, 1),
+        ("birds", "net", 90, 0.9, 0.7, 0.18, 0.22, 0.05, 8, 1),
+        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, -0.01, 8, 1),
+        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, 0.02, 8, 1),
     ]
     with make_trial.CSV.open("w", newline="") as file:
         csv.writer(file).writerows([make_trial.COLUMNS, *rows])
     table = make_trial.table()
     assert [line.split("|")[-2].strip() for line in table.splitlines()[2:5]] == ["yes", "yes", "no"]
-    assert "Right in 2 of 3; without the margin of 6 points it would be 2." in table
+    assert "Right in 2 of 3; without the margin of 10 points it would be 2." in table
