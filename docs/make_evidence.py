@@ -132,9 +132,9 @@ def _section(
             lines.append(text)
             verdicts += own
             used.add(table["table"])
-    outcome = count(verdicts) if verdicts else "not measured"
+    outcome = count(verdicts) if verdicts else "measured, not judged" if used else "not measured"
     lines.append(f"Outcome: **{outcome}**.")
-    if verdicts:
+    if used:
         lines.append("```bash\n" + "\n".join(commands[name].strip() for name in sorted(used)) + "\n```")
     return "\n\n".join(lines), outcome
 

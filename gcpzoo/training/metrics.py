@@ -14,6 +14,15 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 States = dict[str, dict[str, Tensor]]
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax in float32: in bfloat16 two logits can become one probability, and another class be the likeliest.
+
+    >>> probabilities(torch.zeros(1, 2, dtype=torch.bfloat16))
+    tensor([[0.5000, 0.5000]])
+    """
+    return logits.float().softmax(1)
+
+
 class MeanClassAccuracy(MulticlassConfusionMatrix):
     """Mean of the classes' accuracies (recall), over the classes that have images.
 

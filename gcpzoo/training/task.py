@@ -29,7 +29,7 @@ from gcpzoo.training.checks import check_group, check_labels, check_ranges
 from gcpzoo.training.distillation import Distillation, DistillationConfig
 from gcpzoo.training.finite_guard import FiniteGuard
 from gcpzoo.training.losses import BalancedCrossEntropy
-from gcpzoo.training.metrics import evaluation_metrics, gather_sums, restore_sums
+from gcpzoo.training.metrics import evaluation_metrics, gather_sums, probabilities, restore_sums
 from gcpzoo.training.network import START_OPTIONS, build_network
 from gcpzoo.training.optimizers import OptimizerConfig
 from gcpzoo.training.schedules import ScheduleConfig, follow
@@ -284,7 +284,7 @@ class ClassificationTask(L.LightningModule):
         self._evaluate(batch, self.val_metrics, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._evaluate(batch, self.test_metrics, "test").softmax(1)
+        return probabilities(self._evaluate(batch, self.test_metrics, "test"))
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.val_metrics.compute().items():
@@ -300,7 +300,7 @@ class ClassificationTask(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute class probabilities ``(B, num_classes)``."""
         x = batch[0] if isinstance(batch, list | tuple) else batch
-        return self(x).softmax(1)
+        return probabilities(self(x))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the network, and the epoch's means so far.

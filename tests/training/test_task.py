@@ -248,3 +248,12 @@ def test_balancing_needs_a_list_of_the_images(tmp_path: Path) -> None:
 
     with pytest.raises(ZooError, match="balanced needs a data module that lists its images"):
         trainer(tmp_path).fit(ClassificationTask(**SMALL, balanced=True), Plain())
+
+
+def test_the_likeliest_class_is_that_of_the_largest_logit_also_in_bfloat16() -> None:
+    logits = (0.1 * torch.randn(500, 98, generator=torch.Generator().manual_seed(0))).bfloat16()
+    decided = logits.argmax(1)
+    assert (logits.softmax(1).argmax(1) != decided).any()  # what it is about
+    task = ClassificationTask(num_classes=3, backbone="resnet18", until="layer1", head="gap")
+    task.model.forward = lambda x: logits  # type: ignore[method-assign]
+    assert torch.equal(task.predict_step(torch.zeros(1, 3, 32, 32), 0).argmax(1), decided)
