@@ -16,7 +16,9 @@ import yaml
 from sweep_folder import write_sweep
 
 import gcpzoo
+from gcpzoo.cli.demo import PRETRAINED
 from gcpzoo.errors import ZooError
+from gcpzoo.experiments.folder.advice import BACKBONE
 from gcpzoo.hub import save_local
 from gcpzoo.hub.records import get_record, in_package, parse_record
 from gcpzoo.hub.trainings import over_seeds
@@ -170,10 +172,13 @@ def test_weights_that_16_bit_cannot_hold_are_refused(module: ModuleType) -> None
     module.check_weights(model, "bfloat16")
 
 
-def test_the_package_carries_the_three_smallest_weights_and_the_repository_at_most_60_mb() -> None:
+def test_the_package_carries_what_its_first_commands_begin_with_and_the_repository_at_most_60_mb() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     carried = {Path(source).name for source in build["force-include"] if source.endswith(".safetensors")}
     assert carried == {f"{name}.safetensors" for name in in_package()}
+    assert {BACKBONE, PRETRAINED} <= in_package()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {name for name in gcpzoo.list_models() if name in readme} <= in_package()
     embedded = [get_record(n) for n in gcpzoo.list_models() if get_record(n).kind == "embedded"]
     assert {r.availability for r in embedded if r.name in in_package()} == {"in the package"}
     assert all(r.availability == "in the repository" for r in embedded if r.name not in in_package())

@@ -209,7 +209,8 @@ class TestEmbedded:
         with pytest.raises(ZooError, match="damaged: its sha256 is"):
             gcpzoo.load("resnet18_isqrt.animals")
 
-    def test_a_missing_file_is_named(self, zoo):
+    def test_a_missing_file_is_named(self, zoo, monkeypatch):
+        monkeypatch.setattr("gcpzoo.hub.records.IN_PACKAGE", {"resnet18_isqrt.animals"})
         (zoo / "animals.safetensors").unlink()
         with pytest.raises(ZooError, match=r"animals\.safetensors is missing; install gcpzoo again"):
             gcpzoo.load("resnet18_isqrt.animals")
