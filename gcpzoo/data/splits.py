@@ -86,7 +86,7 @@ def hold_out(
         stratify = [labels[i] for i in places]
         rest, held = train_test_split(places, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError:
-        smallest, fewest = count.most_common()[-1]
+        smallest, fewest = min(count.items(), key=lambda item: (item[1], item[0]))
         raise ZooError(
             f"cannot hold out a share of {fraction} of {len(samples)} images in {len(count)} classes: "
             f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "

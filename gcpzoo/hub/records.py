@@ -327,8 +327,8 @@ def list_models(pattern: str = "*", pretrained: bool = True) -> list[str]:
         pretrained: ``True``: checkpoints with a record, which :func:`gcpzoo.load` takes. ``False``: what can be built
             with new weights, as ``backbone_head`` for torchvision's backbones (timm's are ``timm:NAME``).
 
-    >>> list_models("resnet18_isqrt.[cd]*")
-    ['resnet18_isqrt.cub50', 'resnet18_isqrt.digits']
+    >>> list_models("resnet18_*.dtd10")
+    ['resnet18_dropcov.dtd10', 'resnet18_gap.dtd10']
     """
     if pretrained:
         names: list[str] = list(_names(_folder()))

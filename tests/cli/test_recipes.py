@@ -44,6 +44,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "side": 32,
         "trainer": {"max_epochs": 15},
     },
+    "pretrain/tinyimagenet100.yaml": {
+        **SMALL_IMAGES,
+        "class": "ImageFolder",
+        "model": {"backbone": "resnet18", "until": "layer2", "head": "isqrt", "label_smoothing": 0.1},
+        "optimizer": {**SGD, "lr": 0.05, "weight_decay": 5e-4, "classifier_lr_factor": 5},
+        "data": {"batch_size": 64, "augment": {"crop": "random_resized", "scale": [0.4, 1.0]}},
+        "side": 64,
+        "resize": 64,
+        "trainer": {"max_epochs": 12},
+    },
     "finetune/digits.yaml": {
         **SMALL_IMAGES,
         "class": "Digits",
