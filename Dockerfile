@@ -1,14 +1,14 @@
 # gcpzoo on the CPU, for serve and fit. Never built so far: where it was written there is no container engine.
 #
-#   docker build --tag gcpzoo .                                # --build-arg TORCH_INDEX=URL of PyTorch's CPU wheels: smaller
+#   docker build --tag gcpzoo .        # --build-arg BASE=IMAGE with PyTorch's CPU build and torchvision in it: smaller
 #   docker run --init --stop-timeout 40 --publish 127.0.0.1:8000:8000 gcpzoo
 #   docker run --init --shm-size 1g --volume "$PWD:/work" gcpzoo fit --config finetune/images.yaml --data.root photos
 #
 # --init passes on the signals, --stop-timeout leaves time to finish answers, --shm-size is for the data workers.
-FROM python:3.12-slim
+ARG BASE=python:3.12-slim
+FROM ${BASE}
 
-ARG TORCH_INDEX
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} 'torch>=2.11' 'torchvision>=0.26'
+RUN pip install --no-cache-dir 'torch>=2.11' 'torchvision>=0.26'
 
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
