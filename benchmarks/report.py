@@ -14,6 +14,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from gcpzoo.hub.card import fill_page, markdown
+
 HERE = Path(__file__).parent
 Row = dict[str, str]
 BEGIN, END = "<!-- speed: written by benchmarks/report.py -->", "<!-- speed: to here -->"
@@ -30,8 +32,7 @@ errors of its arithmetics are imitated. `benchmarks/triton_newton_schulz.py` che
 
 
 def table(rows: list[Row], columns: list[str]) -> str:
-    lines = [columns, ["---"] * len(columns), *([row[c] for c in columns] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown(columns, ([row[c] for c in columns] for row in rows)) + "\n"
 
 
 def plot(rows: list[Row], target: Path) -> None:
@@ -102,15 +103,8 @@ def speed(rows: list[Row], steps: list[Row]) -> str:
         f"Speed-up over the textbook version with autograd: forward and backward of the head, float32, "
         f"{machine['threads']} CPU threads:\n\n{table(lines, list(lines[0]))}\n"
         f"A whole training step (ResNet-18, ResNet-50; 200 or 1000 classes) takes {ratios[0]:.2f} to {ratios[-1]:.2f} "
-        "times as long as\nthe same step with average pooling.\n"
+        "times as long as\nthe same step with average pooling."
     )
-
-
-def write_speed(text: str) -> None:
-    page = HERE.parent / "docs" / "speed.md"
-    before, rest = page.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def main() -> None:
@@ -134,7 +128,7 @@ def main() -> None:
                 "1.00,\nno difference was shown.\n"
             )
     (HERE / "README.md").write_text("\n".join(parts))
-    write_speed(speed(results["heads"], results["training_step"]))
+    fill_page(HERE.parent / "docs" / "speed.md", BEGIN, END, speed(results["heads"], results["training_step"]))
 
 
 if __name__ == "__main__":

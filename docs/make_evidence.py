@@ -35,7 +35,7 @@ from gather_evidence import EVIDENCE, gather
 from gcpzoo.analysis.drawing import figures
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import THICK_AND_DOTTED, Block, Training, differences
-from gcpzoo.hub.card import markdown
+from gcpzoo.hub.card import fill_page, markdown
 from gcpzoo.hub.records import get_record, list_models
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.paths import replacing
@@ -189,9 +189,7 @@ def main() -> None:
         check_records([get_record(name) for name in list_models()], EVIDENCE)
         text, drawings = page(claims)
         table, drawings["gain.svg"] = chosen_table(claims["readme"])
-        choosing = ROOT / "docs" / "choosing.md"
-        before, rest = choosing.read_text(encoding="utf-8").split(BEGIN)
-        write(choosing, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+        fill_page(ROOT / "docs" / "choosing.md", BEGIN, END, table)
         write(ROOT / "docs" / "evidence.md", text)
         for path in EVIDENCE.glob("*.svg"):
             path.unlink()

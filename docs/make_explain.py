@@ -20,6 +20,7 @@ from pathlib import Path
 from gcpzoo.analysis.drawing import figures
 from gcpzoo.analysis.drawing.style import TEXT, add_legend, new_figure, series
 from gcpzoo.experiments.statistics import bootstrap_images
+from gcpzoo.hub.card import fill_page
 
 DOCS = Path(__file__).parent
 CSV = DOCS / "evidence" / "explain_deletion.csv"
@@ -119,10 +120,7 @@ def main() -> None:
         raise SystemExit(f"nothing is measured yet: give --data FOLDER, which writes {CSV}")
     if args.data:
         measure(args.data, args.images, args.seconds)
-    table, page = draw(rows()), DOCS / "explain.md"
-    text = page.read_text(encoding="utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    fill_page(DOCS / "explain.md", BEGIN, END, draw(rows()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python docs/make_trial.py FOLDER --from FILE --compared RUNS       # a row first: RUNS of gcpzoo fit --compare
     python docs/make_trial.py FOLDER --from FILE --results resnet18    # a row first: of a sweep's table beside the CSV
 
-A sweep's row is the mean difference of its heads ``fused`` and ``gap`` over the seeds that both have.
+A sweep's row names the table; the mean difference of its heads ``fused`` and ``gap`` is taken from there every time.
 """
 
 from __future__ import annotations
@@ -14,48 +14,54 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
+from evidence_tables import select
 from gather_evidence import read, write
 
 from gcpzoo.experiments.folder import compare_frozen, find_source, image_size, survey_folder
 from gcpzoo.experiments.folder.frozen import GIVEN_BACK, FrozenComparison
-from gcpzoo.hub.card import markdown
+from gcpzoo.hub.card import fill_page, markdown
 
 DOCS = Path(__file__).parent
 CSV = DOCS / "evidence" / "trial.csv"
 BEGIN, END = "<!-- trial: written by docs/make_trial.py -->", "<!-- trial: to here -->"
-COLUMNS = ("data", "backbone", "images", "gcp", "gap", "low", "high", "end_to_end", "epochs", "trainings")
+COLUMNS = ("data", "backbone", "images", "gcp", "gap", "low", "high", "end_to_end", "epochs", "trainings", "results")
+EndToEnd = tuple[float, int, int]
+"""Difference of covariance and mean to the mean alone, epochs, and trainings of each."""
 
 
-def measure(root: Path, weights: str, end_to_end: tuple[float, int, int]) -> None:
-    """Append the row of a folder: shares of the images, and the difference end to end."""
+def measure(root: Path, weights: str, trained: Path | str) -> None:
+    """Append the row of a folder: shares of the images, and the comparison or table that has the trainings."""
     survey, source = survey_folder(str(root)), find_source(weights)
     found = compare_frozen(survey, source, image_size(survey))
     if found is None:
         raise SystemExit(f"{root} has too few images for a trial")
     backbone = "-".join(source.model[key] for key in ("backbone", "until") if key in source.model)
     values = [f"{v:.4f}" for v in (found.gcp, found.gap, found.low, found.high)]
-    difference, epochs, trainings = end_to_end
-    row = [root.name, backbone, found.images, *values, f"{difference:.4f}", epochs, trainings]
+    if isinstance(trained, Path):
+        difference, *of = of_comparison(trained)
+        row = [root.name, backbone, found.images, *values, f"{difference:.4f}", *of, ""]
+    else:
+        row = [root.name, backbone, found.images, *values, "", "", "", trained]
     rows = [r for r in read(CSV)[1] if (r["data"], r["backbone"]) != (root.name, backbone)] if CSV.is_file() else []
     write(CSV, COLUMNS, [*rows, dict(zip(COLUMNS, map(str, row)))])
 
 
-def of_comparison(runs: Path) -> tuple[float, int, int]:
-    """Read the difference, the epochs and the number of trainings of each head from a comparison."""
+def of_comparison(runs: Path) -> EndToEnd:
+    """Read what ``gcpzoo fit --compare`` measured."""
     content = json.loads((runs / "comparison.json").read_text(encoding="utf-8"))
     return content["difference"]["mean"], content["runs"]["gcp"]["epochs"], 1
 
 
-def of_results(name: str, data: str) -> tuple[float, int, int]:
-    """Read the same from the table of a sweep."""
-    final: dict[str, dict[str, dict[str, str]]] = {"fused": {}, "gap": {}}
-    for row in read(CSV.with_name(f"{name}.csv"))[1]:
-        if row["data"] == data and row["head"] in final and row["test/top1"]:
-            final[row["head"]][row["seed"]] = row
-    seeds = sorted(final["fused"].keys() & final["gap"].keys())
-    differences = [float(final["fused"][s]["test/top1"]) - float(final["gap"][s]["test/top1"]) for s in seeds]
-    return float(np.mean(differences)), int(final["gap"][seeds[0]]["epoch"]) + 1, len(seeds)
+def end_to_end(row: dict[str, str]) -> EndToEnd:
+    """Read the trainings of a row: its own figures, or those of the sweep that it names."""
+    if not row["results"]:
+        return float(row["end_to_end"]), int(row["epochs"]), int(row["trainings"])
+    where = {key: row[key] for key in ("data", "backbone")}
+    blocks, _ = select({"results": [row["results"]], "heads": ["fused"], "where": where}, CSV.parent)
+    fused = blocks[0].get("fused") if blocks else None
+    if fused is None or fused.over_seeds is None:
+        raise SystemExit(f"{row['results']}.csv has no head 'fused' beside 'gap' for {row['data']}, {row['backbone']}")
+    return fused.over_seeds.mean, len(fused.runs[0].epochs), fused.over_seeds.n
 
 
 def table() -> str:
@@ -65,15 +71,15 @@ def table() -> str:
     right = {"with": 0, "without": 0}
     for r in rows:
         found = FrozenComparison(*(float(r[key]) for key in ("gcp", "gap", "low", "high")), int(r["images"]))
-        end = 100 * float(r["end_to_end"])
+        end, epochs, trainings = end_to_end(r)
         better = "gcp" if end > 0 else "gap"
         right["with"] += found.keep == better
         right["without"] += ("gcp" if found.low > 0 else "gap") == better
         trial = f"{100 * (found.gcp - found.gap):+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
         named = "covariance + mean" if found.keep == "gcp" else "mean"
-        times = f"{r['trainings']} of {r['epochs']} epochs"
+        times = f"{trainings} of {epochs} epochs"
         cells.append(
-            (r["data"], r["backbone"], trial, named, f"{end:+.1f}", times, "yes" if found.keep == better else "no")
+            (r["data"], r["backbone"], trial, named, f"{100 * end:+.1f}", times, "yes" if found.keep == better else "no")
         )
     titles = (
         "folder",
@@ -99,12 +105,8 @@ def main() -> None:
     p.add_argument("--results", help="name of a sweep's table with this data")
     args = p.parse_args()
     if args.data:
-        found = of_comparison(args.compared) if args.compared else of_results(args.results, args.data.name)
-        measure(args.data, args.weights, found)
-    page = DOCS / "own_images.md"
-    text = page.read_text(encoding="utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+        measure(args.data, args.weights, args.compared or args.results)
+    fill_page(DOCS / "own_images.md", BEGIN, END, table())
 
 
 if __name__ == "__main__":

@@ -298,9 +298,9 @@ def test_the_trial_is_right_where_it_names_the_head_that_wins(monkeypatch: pytes
 
     monkeypatch.setattr(make_trial, "CSV", tmp_path / "trial.csv")
     rows = [
-        ("birds", "net", 90, 0.9, 0.7, 0.18, 0.22, 0.05, 8, 1),
-        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, -0.01, 8, 1),
-        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, 0.02, 8, 1),
+        ("birds", "net", 90, 0.9, 0.7, 0.18, 0.22, 0.05, 8, 1, ""),
+        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, -0.01, 8, 1, ""),
+        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, 0.02, 8, 1, ""),
     ]
     with make_trial.CSV.open("w", newline="") as file:
         csv.writer(file).writerows([make_trial.COLUMNS, *rows])

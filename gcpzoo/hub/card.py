@@ -301,11 +301,29 @@ def update_page(path: Path, write: bool = True) -> bool:
     ...     update_page(page), update_page(page)
     (True, False)
     """
+    return fill_page(path, BEGIN, END, records_table(), write)
+
+
+def fill_page(path: Path, begin: str, end: str, content: str, write: bool = True) -> bool:
+    """Put what is generated between two lines of a page; the rest of it is kept.
+
+    Returns:
+        Whether the page changed, or would change.
+
+    Raises:
+        ZooError: if the page lacks one of the lines.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = Path(folder, "page.md")
+    ...     _ = page.write_text("above\\n<!-- from -->\\nold\\n<!-- to -->\\nbelow\\n")
+    ...     fill_page(page, "<!-- from -->", "<!-- to -->", "new"), page.read_text().split()[3:4]
+    (True, ['new'])
+    """
     text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ZooError(f"{path} needs the lines {BEGIN!r} and {END!r} around its table of records")
-    before, rest = text.split(BEGIN)
-    new = f"{before}{BEGIN}\n{records_table()}\n{END}{rest.split(END)[1]}"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ZooError(f"{path} needs the lines {begin!r} and {end!r} around what is generated")
+    new = f"{text.partition(begin)[0]}{begin}\n{content}\n{end}{text.partition(end)[2]}"
     if write and new != text:
         with replacing(path) as temporary:
             temporary.write_text(new, encoding="utf-8")
