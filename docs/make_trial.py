@@ -77,10 +77,8 @@ def table() -> str:
         right["without"] += ("gcp" if found.low > 0 else "gap") == better
         trial = f"{100 * (found.gcp - found.gap):+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
         named = "covariance + mean" if found.keep == "gcp" else "mean"
-        times = f"{trainings} of {epochs} epochs"
-        cells.append(
-            (r["data"], r["backbone"], trial, named, f"{100 * end:+.1f}", times, "yes" if found.keep == better else "no")
-        )
+        times, told = f"{trainings} of {epochs} epochs", "yes" if found.keep == better else "no"
+        cells.append((r["data"], r["backbone"], trial, named, f"{100 * end:+.1f}", times, told))
     titles = (
         "folder",
         "backbone",

@@ -34,10 +34,10 @@ def take_fold(
     from sklearn.model_selection import StratifiedKFold
 
     labels = [label for _, label in samples]
-    smallest, fewest = Counter(labels).most_common()[-1]
+    name, fewest = _smallest(labels, class_names)
     if fewest < folds:
         raise ZooError(
-            f"folds must be at most the number of images of every class, got {folds}: {class_names[smallest]!r} has "
+            f"folds must be at most the number of images of every class, got {folds}: {name!r} has "
             f"{fewest}; add images, or lower folds"
         )
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
@@ -86,10 +86,10 @@ def hold_out(
         stratify = [labels[i] for i in places]
         rest, held = train_test_split(places, test_size=fraction, random_state=seed, stratify=stratify)
     except ValueError:
-        smallest, fewest = min(count.items(), key=lambda item: (item[1], item[0]))
+        name, fewest = _smallest(labels, class_names)
         raise ZooError(
             f"cannot hold out a share of {fraction} of {len(samples)} images in {len(count)} classes: "
-            f"both parts need images of every class (the smallest, {class_names[smallest]!r}, "
+            f"both parts need images of every class (the smallest, {name!r}, "
             f"has {fewest}); {remedy}"
         ) from None
     for part, other in ((held, rest), (rest, held)):
@@ -98,3 +98,9 @@ def hold_out(
             other.remove(i)
             part.append(i)
     return [samples[i] for i in sorted([*rest, *single])], [samples[i] for i in sorted(held)]
+
+
+def _smallest(labels: Sequence[int], class_names: Sequence[str]) -> tuple[str, int]:
+    """Find the class with the fewest images, the first of several, and how many it has."""
+    label, fewest = min(Counter(labels).items(), key=lambda item: (item[1], item[0]))
+    return class_names[label], fewest

@@ -317,8 +317,8 @@ def fill_page(path: Path, begin: str, end: str, content: str, write: bool = True
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = Path(folder, "page.md")
     ...     _ = page.write_text("above\\n<!-- from -->\\nold\\n<!-- to -->\\nbelow\\n")
-    ...     fill_page(page, "<!-- from -->", "<!-- to -->", "new"), page.read_text().split()[3:4]
-    (True, ['new'])
+    ...     fill_page(page, "<!-- from -->", "<!-- to -->", "new"), "\\nnew\\n" in page.read_text()
+    (True, True)
     """
     text = path.read_text(encoding="utf-8")
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):

@@ -130,7 +130,7 @@ def test_the_frozen_comparison_names_a_file_where_none_can_be_read(tmp_path: Pat
         draw(tmp_path / "test" / name / "0.png", 0, 99)
     survey = replace(survey_folder(str(tmp_path)), shorter_side=32)
     with pytest.raises(ZooError, match="none of 64 training images can be read; the first: cannot read image"):
-        compare_frozen(survey, find_source("resnet18_isqrt.digits"), 32)
+        compare_frozen(survey, find_source("mobilenet_v2_isqrt.grocery81"), 32)
 
 
 def test_broken_files_are_refused_by_name_or_left_out(cli: Cli, uneven: Path, tmp_path: Path) -> None:

@@ -115,10 +115,11 @@ def _network(source: Source) -> GCPNet:
 def _features(model: GCPNet, samples: list[Any], data: ImageFolder) -> dict[str, Features]:
     """Compute means and roots of covariances of the images that can be read."""
     paths = [path for path, _ in samples]
-    few = np.linspace(0, len(paths) - 1, FITTED).astype(int)
-    first = _readable(model, _maps, [paths[i] for i in few], data)
-    directions = _principal(torch.stack([y for _, y in first])) if model.backbone.num_features > CHANNELS else None
-    root = create_head("isqrt", min(model.backbone.num_features, CHANNELS), dim=None).eval()
+    width, directions = model.backbone.num_features, None
+    if width > CHANNELS:
+        few = np.linspace(0, len(paths) - 1, FITTED).astype(int)
+        directions = _principal(torch.stack([y for _, y in _readable(model, _maps, [paths[i] for i in few], data)]))
+    root = create_head("isqrt", min(width, CHANNELS), dim=None).eval()
 
     def both(net: GCPNet, x: Tensor) -> Tensor:
         maps = _maps(net, x)
@@ -127,7 +128,7 @@ def _features(model: GCPNet, samples: list[Any], data: ImageFolder) -> dict[str,
 
     vectors = _readable(model, both, paths, data)
     y = np.array([samples[i][1] for i, _ in vectors])
-    x, width = np.stack([v.numpy() for _, v in vectors]), model.backbone.num_features
+    x = np.stack([v.numpy() for _, v in vectors])
     gap, covariance = (Features(part, y, data.class_names, False) for part in (x[:, :width], x[:, width:]))
     return {"gap": gap, "gcp": join(gap, covariance)}
 
