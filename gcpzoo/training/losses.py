@@ -18,7 +18,9 @@ class BalancedCrossEntropy(nn.CrossEntropyLoss):
 
     for K classes with :math:`N_k` of the N training images. The mean weight over the training images is 1, so learning
     rates keep their meaning, and the sum is divided by the number of images of the batch, not, as PyTorch does, by the
-    sum of their weights: a batch without rare classes does not make up for them.
+    sum of their weights: a batch without rare classes does not make up for them. Label smoothing spreads an image's own
+    weight; PyTorch's would give a rare class its large weight in the smoothed part of every image, and at 100:1 call
+    all images by its name.
 
     >>> loss = BalancedCrossEntropy()
     >>> loss.count([0, 0, 0, 1], classes=2)
@@ -59,7 +61,12 @@ class BalancedCrossEntropy(nn.CrossEntropyLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits ``(B, K)`` and labels ``(B,)``, or shares of the classes ``(B, K)``."""
+        assert self.weight is not None
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        shares = target if target.is_floating_point() else nn.functional.one_hot(target, logits.shape[1])
+        weighted = shares.to(wide) * self.weight.to(wide)
+        spread = weighted.mean(1, keepdim=True)
         images = nn.functional.cross_entropy(
-            logits, target, self.weight, reduction="none", label_smoothing=self.label_smoothing
+            logits.to(wide), weighted + self.label_smoothing * (spread - weighted), reduction="none"
         )
         return images.mean()
