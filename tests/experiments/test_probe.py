@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from image_files import draw
 
 import gcpzoo
 from gcpzoo.data import Digits
+from gcpzoo.data.sharding import pack
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.probe import Features, class_folders, extract, few_shot, probe
 from gcpzoo.experiments.probe import features as module
@@ -91,6 +93,45 @@ def test_whatever_features_depend_on_makes_them_new(small: gcpzoo.GCPNet, images
     assert not cached()
     path.unlink()
     assert not cached()
+
+
+def test_an_image_replaced_with_the_same_size_and_time_makes_features_new(
+    small: gcpzoo.GCPNet, images: Path, tmp_path: Path
+) -> None:
+    path = images / "test" / "north" / "0.png"
+    path.write_bytes(path.read_bytes().ljust(20_000, b"\0"))  # bytes after the end are not read
+    before = path.stat()
+    first = extract(small, folder_of(images), "test", folder=tmp_path / "kept")
+    path.write_bytes((images / "test" / "south" / "0.png").read_bytes().ljust(20_000, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p, rsync and tar leave it
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    again = extract(small, folder_of(images), "test", folder=tmp_path / "kept")
+    assert not again.cached
+    assert not np.array_equal(first.x, again.x)
+
+
+def test_shards_written_anew_with_other_images_make_features_new(
+    small: gcpzoo.GCPNet, images: Path, tmp_path: Path
+) -> None:
+    def features() -> Features:
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        pack(str(images), str(tmp_path / "shards"))
+        return extract(small, folder_of(tmp_path / "shards"), "test", folder=tmp_path / "kept")
+
+    first = features()
+    assert features().cached
+    north, south = (images / "test" / name / "0.png" for name in ("north", "south"))
+    north.write_bytes(south.read_bytes())
+    again = features()
+    assert not again.cached
+    assert not np.array_equal(first.x, again.x)
+
+
+def test_a_root_switched_by_hand_makes_features_new(small: gcpzoo.GCPNet, images: Path, tmp_path: Path) -> None:
+    extract(small, folder_of(images), "test", folder=tmp_path / "kept")
+    network = copy.deepcopy(small)
+    network.head.switch_root("exact")
+    assert not extract(network, folder_of(images), "test", folder=tmp_path / "kept").cached
 
 
 def test_a_damaged_file_of_features_is_computed_again(small: gcpzoo.GCPNet, images: Path, tmp_path: Path) -> None:

@@ -23,13 +23,14 @@ from gcpzoo.data.folder import list_classes, scan, split_places
 from gcpzoo.data.images import ImageError
 from gcpzoo.data.loading import Sample
 from gcpzoo.data.scan import root_folder
+from gcpzoo.data.shards import ShardedFile
 from gcpzoo.errors import ZooError
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import cache, replacing
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def extract(
     """Compute the features of a split, or read them from the disk.
 
     They are kept by the hash of the network's weights and configuration, of the images (paths, sizes and times of
-    change), of their labels, and of the preprocessing. Images are taken as in an evaluation, those of the training
+    change; in shards their checksums), of their labels, and of the preprocessing. Images are taken as in an evaluation, those of the training
     split too.
 
     Args:
@@ -178,14 +179,17 @@ def _key(model: GCPNet, rule: Preprocessing, samples: Sequence[tuple[Any, int]])
     def add(*values: Any) -> None:
         digest.update(json.dumps(values, default=str).encode() + b"\n")
 
-    add(FORMAT, fingerprint(model, classifier=False), rule.to_dict(), torch.__version__)
+    root = getattr(model.head, "root", None)  # switched by hand, the configuration does not know it
+    add(FORMAT, fingerprint(model, classifier=False), root, rule.to_dict(), torch.__version__)
     for image, label in samples:
         if isinstance(image, Tensor):
             add(list(image.shape), label)
             digest.update(image.contiguous().numpy().tobytes())
+        elif isinstance(image, ShardedFile):
+            add(os.path.abspath(image.shard), image.member, image.size, image.crc32, label)
         elif isinstance(image, str) and os.path.exists(image):
-            status = os.stat(image)
-            add(os.path.abspath(image), status.st_size, status.st_mtime_ns, label)
-        else:  # a member of a tar file
+            status = os.stat(image)  # a copy may take over the time of change, but not that of the status
+            add(os.path.abspath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns, label)
+        else:
             add(repr(image), label)
     return digest.hexdigest()
