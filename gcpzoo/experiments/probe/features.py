@@ -105,8 +105,8 @@ def extract(
     """Compute the features of a split, or read them from the disk.
 
     They are kept by the hash of the network's weights and configuration, of the images (paths, sizes and times of
-    change; in shards their checksums), of their labels, and of the preprocessing. Images are taken as in an evaluation, those of the training
-    split too.
+    change; in shards their checksums), of their labels, and of the preprocessing. Images are taken as in an evaluation,
+    those of the training split too.
 
     Args:
         model: the network; its classifier is not used.
