@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 def prepare(path: str, resize: int | list[int] | None, crop: int | None, interpolation: str) -> np.ndarray:
     image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image, way = image.convert("RGB"), Image.Resampling[interpolation.upper()]

@@ -48,6 +48,8 @@ def _survey(request: FolderRequest) -> FolderSurvey:
         shares["test_fraction"] = 1 / request.folds
     survey = survey_folder(request.folder, **shares)
     if "best" in request.typed and "val" not in survey.images and not survey.val_fraction:
+        if "val_fraction" in shares:
+            raise ZooError("--best needs validation images, and --data.val_fraction 0 holds none out: leave one out")
         smallest = list(survey.per_class)[-1]
         raise ZooError(
             f"--best needs validation images, but the classes of {request.folder} are too small to hold some out "

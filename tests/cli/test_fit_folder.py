@@ -314,6 +314,16 @@ def test_classes_too_small_to_split_get_a_larger_share_or_a_clear_answer(tmp_pat
         survey_folder(str(tmp_path / "split"))
 
 
+def test_no_validation_images_because_none_were_wanted_is_not_put_on_small_classes(cli: Cli, uneven: Path) -> None:
+    survey = survey_folder(str(uneven), val_fraction=0.0)
+    assert choose(survey, None).reasons["data"].endswith("none held out for validation, the classes are too small")
+    asked = choose(survey, None, typed={"data.val_fraction": "0"}).reasons["data"]
+    assert asked.endswith("none held out for validation, as you asked")
+    code, _, err = cli("fit", uneven, "--best", "--data.val_fraction", 0)
+    assert code == 2
+    assert "--best needs validation images, and --data.val_fraction 0 holds none out: leave one out" in err
+
+
 def test_the_table_of_advice_decides_size_epochs_and_batch() -> None:
     def chosen(images: int, side: float, on_gpu: bool = False) -> tuple[int, int, int]:
         survey = FolderSurvey("x", {"train": images, "test": 9}, {"a": images, "b": images}, side, 0, 0.0, 0.1)

@@ -182,7 +182,7 @@ def describe(model: GCPNet, precision: str = "float32") -> dict[str, Any]:
 
 def _steps(known: Preprocessing) -> list[str]:
     """Say in words what the caller does to an image."""
-    steps = ["turn it upright by its EXIF orientation, convert it to RGB, transparent pixels to white"]
+    steps = ["turn it upright by its EXIF orientation, convert it to RGB: transparent pixels white, upper 8 of 16 bits"]
     way = f"{known.interpolation}, with antialiasing, as Pillow's Image.resize"
     if isinstance(known.resize, tuple):
         steps.append(f"resize it to {known.resize[0]} rows and {known.resize[1]} columns, {way}")

@@ -75,7 +75,7 @@ def choose(
     options = lay_over(COMMON, {"data": {"init_args": data}, "trainer": {"max_epochs": epochs}})
     if on_gpu:
         options["trainer"]["precision"] = "bf16-mixed"
-    reasons = {"data": _data(survey)}
+    reasons = {"data": _data(survey, asked)}
     if source is not None:
         options = lay_over(lay_over(options, {"model": advice.model}), {"model": source.model})
         why = _measured(measured) if measured else advice.why
@@ -124,7 +124,7 @@ def _first(table: tuple[tuple[int, int], ...], value: float) -> int:
     return next(result for least, result in table if value >= least)
 
 
-def _data(survey: FolderSurvey) -> str:
+def _data(survey: FolderSurvey, asked: Mapping[str, str]) -> str:
     counts = list(survey.per_class.values())
     each = f"{counts[0]:,} each" if counts[0] == counts[-1] else f"{counts[-1]:,} to {counts[0]:,} each"
     text = f"{survey.images['train']:,} images of {len(counts)} classes to train on, {each}"
@@ -137,7 +137,8 @@ def _data(survey: FolderSurvey) -> str:
     if survey.val_fraction:
         held = f"{survey.val_fraction:.0%}".replace("%", " %")
         return f"{text}; {held} of the training images are held out for validation"
-    return f"{text}; none held out for validation, the classes are too small"
+    why = "as you asked" if "data.val_fraction" in asked else "the classes are too small"
+    return f"{text}; none held out for validation, {why}"
 
 
 def _reason_of_size(survey: FolderSurvey, size: int) -> str:
