@@ -27,10 +27,13 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report import HeadResult, Training, collect, compare
 from gcpzoo.experiments.statistics import Estimate
 from gcpzoo.experiments.sweep.execute import ABOUT, RESULTS
+from gcpzoo.experiments.sweep.process import read_report
 from gcpzoo.hub import records, save_local
 from gcpzoo.hub.files import WEIGHTS
+from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
+from gcpzoo.training.options import CONFIG
 
 HERE = Path(__file__).parent
 MOST_BYTES, MOST_IN_ALL = 13_000_000, 60_000_000
@@ -73,6 +76,31 @@ def recipe(report: dict[str, Any], config: dict[str, Any]) -> str:
         "final epoch",
     ]
     return "; ".join(parts)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read the report of a training that was tested.
+
+    Raises:
+        ZooError: if there is none.
+    """
+    report = read_report(folder)
+    if lacking := [key for key in ("model", "data", "fit", "test") if key not in report]:
+        raise ZooError(f"{folder} must be the folder of a training with its test, but metrics.json has no {lacking[0]}")
+    return report
+
+
+def check_final(folder: Path, report: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse a training that has not ended, or whose test was of another epoch than the last.
+
+    Raises:
+        ZooError: if it is one.
+    """
+    done, planned = report["fit"]["epochs"], config["trainer"].get("max_epochs") or 0
+    if done < planned:
+        raise ZooError(f"{folder} must have ended, but only {done} of {planned} epochs are done: go on by --resume")
+    if report.get("checkpoint", {}).get("kept") == "best":
+        raise ZooError(f"{folder} was tested in its best epoch, but the zoo takes the final one: train without --best")
 
 
 def find_in_sweep(folder: Path) -> tuple[Training, HeadResult, HeadResult | None] | None:
@@ -172,13 +200,18 @@ def add(args: argparse.Namespace, folder: Path = HERE) -> str:
     found = find_in_sweep(source)
     if found and args.control:
         raise ZooError("--control is for runs outside a sweep: this sweep names its own")
-    report = json.loads((source / "metrics.json").read_text())
-    config = yaml.safe_load((source / "config.yaml").read_text())
+    report = read_run(source)
+    config = load_yaml(read_text(source / CONFIG, str(source / CONFIG)), CONFIG)
+    check_final(source, report, config)
+    control = control_of(found, args.control, report)
     model = gcpzoo.load(source / "checkpoints" / "last.ckpt")
     name = f"{model.config['backbone']}_{model.config['head']}.{args.tag}"
     path = folder / "records" / f"{name}.yaml"
-    if path.exists() and not args.replace:
-        raise ZooError(f"{path} exists: give another tag, or --replace")
+    if not records.NAME.fullmatch(name):
+        raise ZooError(f"TAG must be of small letters, digits and _, got {args.tag!r}")
+    weights_path = folder / f"{name}.safetensors"
+    if taken := [file for file in (path, weights_path) if file.exists() and not args.replace]:
+        raise ZooError(f"{taken[0]} exists: give another tag, or --replace")
     check_weights(model, args.dtype)
     with tempfile.TemporaryDirectory() as temporary:
         save_local(model, temporary)
@@ -213,27 +246,43 @@ def add(args: argparse.Namespace, folder: Path = HERE) -> str:
     }
     if found:
         record["trainings"] = trainings(found, args.dtype) | {"in_run": before, "unrounded": unrounded}
-    if control := control_of(found, args.control, report["seed"]):
+    if control:
         record["control"] = control
     text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110)
     records.parse_record(text, name)
-    for file, content in ((folder / f"{name}.safetensors", weights), (path, text.encode())):
-        with replacing(file) as unfinished:
-            unfinished.write_bytes(content)
+    with replacing(path) as new_record, replacing(weights_path) as new_weights:  # neither where one cannot be written
+        new_record.write_text(text, encoding="utf-8")
+        new_weights.write_bytes(weights)
     print(f"{name}: {metrics}, {len(weights) / 1e6:.1f} MB; unrounded {unrounded}, in the run itself {before}")
     return name
 
 
 def control_of(
-    found: tuple[Training, HeadResult, HeadResult | None] | None, given: str | None, seed: int
+    found: tuple[Training, HeadResult, HeadResult | None] | None, given: str | None, run: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Read what the control of the same seed reached."""
+    """Read what the control of the same seed reached.
+
+    Args:
+        found: of :func:`find_in_sweep`.
+        given: folder of the control of a run outside a sweep.
+        run: report of the run itself.
+
+    Raises:
+        ZooError: if the control is not of the same backbone, images and seed.
+    """
     folder = Path(given) if given else None
     if found and found[2]:
-        folder = next((run.folder for run in found[2].runs if run.seed == seed), None)
+        folder = next((other.folder for other in found[2].runs if other.seed == run["seed"]), None)
     if folder is None:
         return None
-    report = json.loads((folder / "metrics.json").read_text())
+    report = read_run(folder)
+    for name, part, other in (
+        ("seed", run, report),
+        *((key, run["model"], report["model"]) for key in ("backbone", "until")),
+        *((key, run["data"], report["data"]) for key in ("data", "num_classes", "images")),
+    ):
+        if part.get(name) != other.get(name):
+            raise ZooError(f"the control {folder} must have the run's {name}, {part.get(name)}, got {other.get(name)}")
     return {"head": report["model"]["head"], **percent(report["test"])}
 
 
@@ -252,7 +301,7 @@ def main() -> None:
     parser.add_argument("--replace", action="store_true", help="replace a checkpoint of this name")
     try:
         add(parser.parse_args())
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         parser.exit(2, f"add.py: error: {error}\n")
 
 

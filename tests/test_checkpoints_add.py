@@ -51,11 +51,11 @@ def sweep(tmp_path: Path, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -
         share = SHARES[head][int(seed[-1])]
         report = {
             "fit": {"epochs": 3}, "seed": int(seed[-1]), "hardware": "a machine", "model": {"head": head},
-            "data": {"images": {"train": 180, "val": 20, "test": 200}},
+            "checkpoint": {"kept": "final", "epoch": 3}, "data": {"images": {"train": 180, "val": 20, "test": 200}},
             "test": {"top1": share, "top5": 1.0, "per_class": share, "images": 200},
         }  # fmt: skip
         (run / "metrics.json").write_text(json.dumps(report))
-        config = {"model": model, "data": data, "trainer": {"precision": None}}
+        config = {"model": model, "data": data, "trainer": {"precision": None, "max_epochs": 3}}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
 
     def load(path: Path) -> Any:
@@ -128,6 +128,60 @@ def test_what_is_refused_writes_nothing(
     with pytest.raises(ZooError, match=told):
         module.add(arguments(sweep / "runs" / f"pets_{head}_seed{seed}", **own), tmp_path / "checkpoints")
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"test": None}, "a training with its test, but metrics.json has no test"),
+        ({"fit": {"epochs": 2}}, "must have ended, but only 2 of 3 epochs are done"),
+        ({"checkpoint": {"kept": "best", "epoch": 2}}, "tested in its best epoch, but the zoo takes the final one"),
+    ],
+)
+def test_a_training_that_does_not_stand_for_its_final_epoch_is_refused(
+    change: dict[str, Any], told: str, module: ModuleType, sweep: Path, tmp_path: Path
+) -> None:
+    run = sweep / "runs" / "pets_isqrt_seed0"
+    report = {key: value for key, value in (report_of(sweep, "isqrt") | change).items() if value is not None}
+    (run / "metrics.json").write_text(json.dumps(report))
+    with pytest.raises(ZooError, match=told):
+        module.add(arguments(run), tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, "must have the run's seed, 0, got 1"),
+        ({"data": {"images": {"test": 9}}}, "must have the run's images, .*, got {'test': 9}"),
+        ({"model": {"head": "gap", "backbone": "resnet50"}}, "must have the run's backbone, None, got resnet50"),
+    ],
+)
+def test_a_control_of_other_images_backbone_or_seed_is_refused(
+    change: dict[str, Any], told: str, module: ModuleType, sweep: Path, tmp_path: Path
+) -> None:
+    (sweep / "results.csv").unlink()  # runs outside a sweep
+    run, control = (sweep / "runs" / f"pets_{head}_seed0" for head in ("isqrt", "gap"))
+    (control / "metrics.json").write_text(json.dumps(report_of(sweep, "gap") | change))
+    with pytest.raises(ZooError, match=told):
+        module.add(arguments(run, control=str(control)), tmp_path / "checkpoints")
+
+
+def test_weights_stay_as_they_were_where_the_record_cannot_be_written(
+    module: ModuleType, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "checkpoints"
+    place.mkdir()
+    (place / "resnet18_isqrt.pets.safetensors").write_bytes(b"of before")
+    run = sweep / "runs" / "pets_isqrt_seed0"
+    with pytest.raises(ZooError, match="safetensors exists: give another tag, or --replace"):
+        module.add(arguments(run), place)
+    with pytest.raises(ZooError, match="TAG must be of small letters, digits and _, got '../pets'"):
+        module.add(arguments(run, tag="../pets"), place)
+    (place / "records").write_text("a file where the folder should be")
+    with pytest.raises(ZooError, match="cannot be written"):
+        module.add(arguments(run, replace=True), place)
+    assert (place / "resnet18_isqrt.pets.safetensors").read_bytes() == b"of before"
+    assert not [file for file in place.iterdir() if file.name.startswith(".")]
 
 
 @pytest.mark.parametrize("head", ["gap", "isqrt"])

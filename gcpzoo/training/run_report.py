@@ -136,9 +136,9 @@ class RunReport(Callback):
         if stage == "test":
             counts = pl_module.confusion
             values["images"] = int(counts.sum())
-            share = counts.diag().double() / counts.sum(1).clamp_min(1)
-            names = pl_module.model.class_names or range(len(share))
-            values["accuracy_of_class"] = {str(n): round(float(s), 4) for n, s in zip(names, share)}
+            names = pl_module.model.class_names or range(len(counts))
+            found = zip(names, counts.diag().tolist(), counts.sum(1).tolist())
+            values["accuracy_of_class"] = {str(n): round(right / of, 4) if of else None for n, right, of in found}
         values["seconds"] = round(time.perf_counter() - self.started, 1)
         self.report[stage] = values
         self._write(trainer, pl_module)

@@ -61,6 +61,7 @@ def test_a_model_is_evaluated_on_a_part_of_its_classes(
         whole = json.loads((run_folder / "metrics.json").read_text())["test"]["accuracy_of_class"]
         part = json.loads(Path(output, "metrics.json").read_text())["test"]["accuracy_of_class"]
         assert (part["north"], part["south"]) == (whole["north"], whole["south"])
+        assert part["east"] is None  # not 0: nothing was measured
     (tmp_path / "part" / "test" / "west").mkdir()
     code, _, err = cli("test", *data, "--ckpt_path", ckpt)
     assert code == 2
