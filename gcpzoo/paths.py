@@ -81,6 +81,21 @@ def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
+def file_state(path: str | os.PathLike[str]) -> list[int] | None:
+    """Give what changes with a file's content: size, time of change and of change of status; ``None`` without a file.
+
+    A copy may take over the second from another file, as ``cp -p`` and ``rsync`` do; the third nothing can set.
+
+    >>> file_state("/nowhere") is None
+    True
+    """
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def check_outputs(outputs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Refuse, before the work, files that its results must not replace: folders, devices, and what it reads.
 

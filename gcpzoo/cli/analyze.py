@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.limits import load_json, read_text
 
 FORMAT = 1
 OPTIONS = (
@@ -76,6 +75,7 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from gcpzoo.experiments.sweep.process import code_version
     from gcpzoo.hub.loading import load
     from gcpzoo.models.fingerprint import fingerprint
+    from gcpzoo.paths import run_file
     from gcpzoo.training.run_report import hardware
 
     model = load(args.model)
@@ -84,6 +84,7 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     if control is not None and control.preprocessing != model.preprocessing:
         raise ZooError(f"{args.control} must have the preprocessing of {args.model} to be its control: train it alike")
     data = _data(args, model, report.get("data", {}))
+    told = report if run_file(args.model) == Path(args.model).expanduser() / "checkpoints" / "last.ckpt" else {}
     subject = Subject(
         args.model,
         model,
@@ -92,8 +93,8 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         args.control,
         seed=args.seed,
         images=args.images,
-        history=report.get("fit", {}).get("history", []),
-        snapshots=find_snapshots(args.model) if report else [],
+        history=told.get("fit", {}).get("history", []),  # of the final epoch, which best.ckpt is not
+        snapshots=find_snapshots(args.model) if told else [],
     )
     about = {
         "format": FORMAT,
@@ -123,20 +124,20 @@ def _command(args: argparse.Namespace) -> list[str]:
 
 
 def _report(name: str, model: Any) -> dict[str, Any]:
-    """Read the report of a run's folder; empty for any other model."""
-    from gcpzoo.hub.run_results import run_results
+    """Read the report of the run that a folder or ``.ckpt`` is of; empty for any other model."""
+    from gcpzoo.hub.run_results import run_report
+    from gcpzoo.paths import run_file
 
-    path = Path(name) / "metrics.json"
-    if not run_results(Path(name) / "checkpoints" / "last.ckpt", model.config):  # refuses a report of another model
-        return {}
-    report: dict[str, Any] = load_json(read_text(path, str(path)), str(path))
-    return report
+    file = run_file(name) or Path(name).expanduser()
+    of_run = file.suffix == ".ckpt" and file.absolute().parent.name == "checkpoints"
+    return run_report(file, model.config) if of_run else {}
 
 
 def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any:
     """Build the data module with the network's preprocessing, and the splits that a run's report names."""
     from gcpzoo.data import Digits, ImageFolder
     from gcpzoo.data.modules import data_modules
+    from gcpzoo.data.scan import refuse_inside
 
     kinds = data_modules()
     if args.data not in kinds and not Path(args.data).is_dir():
@@ -148,10 +149,13 @@ def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any
         raise ZooError(f"--root must name the folder of {args.data}")
     own: dict[str, Any] = {"batch_size": args.batch_size, "preprocessing": model.preprocessing, "val_fraction": 0.0}
     if recorded.get("data") == kind.__name__:  # what the run held out, it was not trained on
-        own |= {key: recorded[key] for key in ("seed", "val_fraction", "test_fraction") if recorded.get(key)}
+        keys = ("seed", "val_fraction", *(("folds", "fold") if recorded.get("folds") else ("test_fraction",)))
+        own |= {key: recorded[key] for key in keys if recorded.get(key)}
+        own |= {"on_error": "skip"} if "left_out" in recorded else {}
     if args.val_fraction is not None:
         own["val_fraction"] = args.val_fraction
     if kind is not Digits:
+        refuse_inside(args.output, root)
         own["root"] = root
     if kind is ImageFolder and model.class_names:
         own["classes"] = model.class_names

@@ -14,7 +14,8 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser(
         "export",
         help="write a model as ONNX or torch.export: weights, preprocessing and labels in one file",
-        epilog="Nothing is written unless the file gives the model's answers. See docs/export.md.",
+        epilog="A float32 file is written only if it gives the network's answers; what another root, float16 and INT8 "
+        "change is printed. See docs/export.md.",
     )
     p.add_argument("--model", required=True, help="as for gcpzoo predict: a name, a folder, or a run's .ckpt")
     p.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="(onnx)")

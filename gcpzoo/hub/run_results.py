@@ -10,6 +10,8 @@ from typing import Any
 from gcpzoo.errors import ZooError
 from gcpzoo.limits import load_json, read_text
 
+WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+"""What a report of another shape raises."""
 COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden", "last_stride")
 """Fields of a model's configuration that every version of ``metrics.json`` writes in the same way."""
 
@@ -28,18 +30,45 @@ def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     >>> run_results(Path("run/checkpoints/epoch=1.ckpt"), {})
     {}
     """
-    path = checkpoint.parent.parent / "metrics.json"
-    if checkpoint.name not in ("best.ckpt", "last.ckpt") or not path.is_file():
+    report = run_report(checkpoint, config) if checkpoint.name in ("best.ckpt", "last.ckpt") else {}
+    if not report:
         return {}
     try:
-        report = load_json(read_text(path, str(path)), str(path))
-        _check_model(path, report["model"], config)
         is_best = report.get("checkpoint", {}).get("kept") == "best"
         return _fields(report) if is_best == (checkpoint.name == "best.ckpt") else {}
+    except WRONG as error:
+        raise _no_report(checkpoint, error) from None
+
+
+def run_report(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the ``metrics.json`` of the run that a checkpoint is of; empty where there is none.
+
+    Args:
+        checkpoint: any of the run's ``checkpoints/*.ckpt``.
+        config: configuration of the model in it.
+
+    Raises:
+        ZooError: if ``metrics.json`` is not a run's report, or is of another model.
+
+    >>> run_report(Path("run/checkpoints/epoch=1.ckpt"), {})
+    {}
+    """
+    path = checkpoint.absolute().parent.parent / "metrics.json"
+    if not path.is_file():
+        return {}
+    try:
+        report: dict[str, Any] = load_json(read_text(path, str(path)), str(path))
+        _check_model(path, report["model"], config)
+        _fields(report)  # it has them all
+        return report
     except ZooError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ZooError(f"{path} is not a report of 'gcpzoo fit': {error}") from None
+    except WRONG as error:
+        raise _no_report(checkpoint, error) from None
+
+
+def _no_report(checkpoint: Path, error: Exception) -> ZooError:
+    return ZooError(f"{checkpoint.parent.parent / 'metrics.json'} is not a report of 'gcpzoo fit': {error}")
 
 
 def _check_model(path: Path, reported: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import IO, Any
 from gcpzoo.analysis.prediction_table import columns_of_files, write_table
 from gcpzoo.errors import ZooError
 from gcpzoo.models.fingerprint import fingerprint
-from gcpzoo.paths import check_outputs, flush
+from gcpzoo.paths import check_outputs, file_state, flush
 from gcpzoo.serve.predictor import Answer, ClassScore, Predictor
 
 FORMAT = 1
@@ -58,7 +58,7 @@ def predict_files(
     check_outputs([output, part], paths)
     head = _head(predictor)
     kept = _read(part, head)
-    states = {path: _state(path) for path in paths}
+    states = {path: file_state(path) for path in paths}
     answers = {path: kept[path][1] for path in paths if path in kept and kept[path][0] == states[path]}
     left, kept_before = [path for path in paths if path not in answers], len(answers)
     advance(kept_before, kept_before)
@@ -90,14 +90,6 @@ def _head(predictor: Predictor) -> dict[str, Any]:
         "views": predictor.views,
         "preprocessing": rule.to_dict() if rule else None,
     }
-
-
-def _state(path: str) -> list[int] | None:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _row(answer: Answer, states: Mapping[str, Any]) -> list[Any]:

@@ -68,10 +68,12 @@ def test_the_file_gives_the_networks_answers_and_the_roots_difference_is_measure
 
 
 def test_accuracy_is_measured_where_folders_name_classes(
-    exported: Exported, model: gcpzoo.GCPNet, files: list[str]
+    exported: Exported, model: gcpzoo.GCPNet, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = CheckImages.files(model, files)
     assert images.labels == [0, 1, 2, None]
+    monkeypatch.chdir(Path(files[1]).parent)
+    assert CheckImages.files(model, ["1.png"]).labels == [1]  # the folder that one works in has a name too
     pixels = next(images.batches())
     assert pixels.dtype == torch.uint8
     answers = model(model.preprocessing.normalize(pixels)).argmax(1)[:3]

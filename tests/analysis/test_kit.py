@@ -112,6 +112,7 @@ class TestFiles:
     ) -> None:
         none = Measurement("none", lambda s: [], lambda rows: None, "nothing")
         monkeypatch.setitem(kit.MEASUREMENTS, "none", none)
+        (tmp_path / "none.csv").write_text("of another network, analyzed before\n")
         (result,) = kit.analyze(subject, tmp_path, ["none"])
         assert result.rows == []
         assert [p.name for p in tmp_path.iterdir()] == ["about.json"]

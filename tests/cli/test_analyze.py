@@ -93,6 +93,30 @@ def test_class_folders_are_split_as_the_run_split_them(cli: Cli, folder: Path, n
     assert json.loads((tmp_path / "out" / "about.json").read_text())["data"]["images"] == {"train": 9, "test": 9}
 
 
+def test_a_fold_its_best_epoch_and_a_file_of_it_are_measured_on_the_images_that_the_run_tested(
+    cli: Cli, folder: Path, nothing: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "fold-2", seed=5, val_fraction=0.5, test_fraction=1 / 6, folds=6, fold=1)
+
+    def check(model: Path) -> None:
+        code, _, err = cli("analyze", model, "--data", folder / "train", "--only", nothing)
+        assert code == 0, err
+        data = json.loads((tmp_path / "analysis" / "about.json").read_text())["data"]
+        assert (data["seed"], data["folds"], data["fold"], data["images"]["test"]) == (5, 6, 1, 3)
+
+    check(run)
+    last = run / "checkpoints" / "last.ckpt"
+    check(last)
+    last.with_name("best.ckpt").write_bytes(last.read_bytes())
+    report = json.loads((run / "metrics.json").read_text())
+    kept = {"checkpoint": {"kept": "best", "epoch": 1, "metric": "val/top1", "value": 0.5}}
+    (run / "metrics.json").write_text(json.dumps(report | kept))
+    check(run)
+    code, _, err = cli("analyze", run, "--data", folder / "train", "--output", folder / "train" / "analysis")
+    assert code == 2
+    assert "output must lie outside of the images" in err
+
+
 def test_the_report_of_another_model_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:
     report = write_run(tmp_path / "other", "gap") / "metrics.json"
     write_run(tmp_path / "run")

@@ -72,7 +72,7 @@ class CheckImages:
         if not paths:
             raise ZooError("there must be at least one image to check, got none")
         index = {name: i for i, name in enumerate(model.class_names or [])}
-        labels = [index.get(Path(path).parent.name) for path in paths]
+        labels = [index.get(Path(path).absolute().parent.name) for path in paths]
         return cls(model.preprocessing or Preprocessing(), list(paths), labels, "images given")
 
     def at_most(self, number: int) -> CheckImages:

@@ -96,6 +96,8 @@ def analyze(
     """
     folder, results = Path(output), []
     chosen = choose(only)
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"output must be a folder, got the file {str(output)!r}")
     for measurement in chosen:
         if measurement.needs and importlib.util.find_spec(measurement.needs) is None:
             text = f"{measurement.name} needs the module {measurement.needs}, or leave it out by --only"
@@ -111,6 +113,9 @@ def analyze(
             _write_table(folder / f"{measurement.name}.csv", rows)
             with replacing(folder / f"{measurement.name}.svg") as temporary:
                 temporary.write_text(figures.to_svg(figure, title, alone=True), encoding="utf-8")
+        else:  # those of another network, analyzed into the same folder before, would pass for this one's
+            for suffix in (".csv", ".svg"):
+                (folder / f"{measurement.name}{suffix}").unlink(missing_ok=True)
         results.append(Result(measurement, rows, svg))
     described = {m.name: m.corresponds_to for m in chosen}
     with replacing(folder / ABOUT) as temporary:

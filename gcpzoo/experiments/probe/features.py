@@ -28,7 +28,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
-from gcpzoo.paths import cache, replacing
+from gcpzoo.paths import cache, file_state, replacing
 
 FORMAT = 3
 
@@ -187,9 +187,8 @@ def _key(model: GCPNet, rule: Preprocessing, samples: Sequence[tuple[Any, int]])
             digest.update(image.contiguous().numpy().tobytes())
         elif isinstance(image, ShardedFile):
             add(os.path.abspath(image.shard), image.member, image.size, image.crc32, label)
-        elif isinstance(image, str) and os.path.exists(image):
-            status = os.stat(image)  # a copy may take over the time of change, but not that of the status
-            add(os.path.abspath(image), status.st_size, status.st_mtime_ns, status.st_ctime_ns, label)
+        elif isinstance(image, str) and (state := file_state(image)) is not None:
+            add(os.path.abspath(image), *state, label)
         else:
             add(repr(image), label)
     return digest.hexdigest()
