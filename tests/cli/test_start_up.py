@@ -66,3 +66,10 @@ def test_a_light_command_answers_without_torch(arguments: list[str], code: int, 
 
 def test_the_heads_are_listed_in_half_a_second(tmp_path: Path) -> None:
     assert min(start(tmp_path, "list", "--heads")[3] for _ in range(3)) < 0.5
+
+
+def test_a_command_builds_no_parser_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gcpzoo.cli.zoo_cli import ZooCLI
+
+    monkeypatch.setattr(sys, "argv", ["gcpzoo", "test", "--output", "fit"])
+    assert list(ZooCLI.subcommands()) == ["test"]
