@@ -12,11 +12,12 @@ from image_files import photo
 from PIL import Image
 
 import gcpzoo
-from gcpzoo.analysis.embeddings import Embeddings, embed
+from gcpzoo.analysis.embeddings import embed
 from gcpzoo.data import Digits
 from gcpzoo.data.images import ImageError
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import list_models, save_local
+from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.serve import Predictor, Viewer
 from gcpzoo.serve.page import DIGITS
 
@@ -75,8 +76,27 @@ def test_an_unknown_class_is_an_error(viewer: Viewer) -> None:
 
 def test_a_bad_file_is_named_without_its_folder(viewer: Viewer, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"^cannot read image bad\.png: not an image; replace or delete it$"):
+    with pytest.raises(
+        ImageError, match=r"^cannot read image bad\.png: not an image in AVIF, .*; replace or delete it$"
+    ):
         viewer.look(tmp_path / "bad.png", MODEL)
+
+
+def test_a_file_that_pillow_gives_to_another_program_is_never_opened(viewer: Viewer, tmp_path: Path) -> None:
+    photo(20, 20).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "photo.png")
+    with pytest.raises(ImageError, match=r"photo\.png: not an image in AVIF, "):
+        viewer.look(tmp_path / "photo.png", MODEL)
+
+
+def test_an_image_that_would_reach_the_network_in_full_size_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = Viewer(save_gap(tmp_path / "model", ["cat", "dog"]))
+    viewer._predictor(viewer.first).model.preprocessing = Preprocessing(resize=None, crop=None)
+    monkeypatch.setattr("gcpzoo.limits.SERVED_PIXELS", 8 * 8 - 1)
+    with pytest.raises(ImageError, match=r"^cannot read image 7\.png: 8×8 is more than 63 pixels$"):
+        viewer.look(SEVEN, viewer.first)
 
 
 def test_an_image_of_too_many_pixels_is_an_error(
@@ -145,10 +165,13 @@ def test_the_nearest_training_image_of_an_image_is_the_image_itself(embeddings: 
 
 
 def test_embeddings_of_another_model_are_not_compared(embeddings: Path, control: str) -> None:
-    look = Viewer(control, embeddings=embeddings).look(SEVEN, control)
+    look = Viewer(embeddings=embeddings).look(SEVEN, control)
     assert look.neighbors == ()
     assert look.remarks == (f"No nearest training images: the embeddings were made with {MODEL}.",)
-    assert isinstance(Embeddings.read(embeddings), Embeddings)
+    with pytest.raises(
+        ZooError, match=f"these embeddings are of another model \\({MODEL}\\) than .*embed the images again"
+    ):
+        Viewer(control, embeddings=embeddings)
 
 
 def test_without_grad_cam_its_map_is_left_out_and_the_extra_is_named(
