@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from image_files import draw
 from standin import Hub
 
 import gcpzoo
+from gcpzoo.analysis.drawing import plots
 from gcpzoo.cli.main import main
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -50,7 +52,13 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
     return run
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures of a run empty: they take half of the time of a small one."""
+    monkeypatch.setattr(plots, "write_png", lambda figure, path: path.write_bytes(b""))
+
+
+@pytest.fixture(scope="session")
 def small_fit(folder: Path) -> list[str]:
     """Arguments of a fit of seconds: ResNet-18 up to its first stage on the three classes."""
     return [
@@ -60,12 +68,20 @@ def small_fit(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def ended_run(small_fit: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small run that has ended, with its pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("ended"))
+        assert main([*small_fit, "--output", "run"]) == 0
+        return Path("run").resolve()
+
+
 @pytest.fixture
-def run_folder(cli: Callable, small_fit: list[str], tmp_path: Path) -> Path:
-    """Folder of a small run that has ended."""
-    code, _, err = cli(*small_fit, "--output", "run")
-    assert code == 0, err
-    return tmp_path / "run"
+def run_folder(ended_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, ``run`` in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(ended_run, tmp_path / "run")
 
 
 @pytest.fixture

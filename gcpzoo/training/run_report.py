@@ -50,6 +50,7 @@ class RunReport(Callback):
     def __init__(self) -> None:
         self.report: dict[str, Any] = {}
         self.features: Tensor | None = None
+        self.drawn = False
         self.started = 0.0
         self.seconds_before = 0.0
         self.row: dict[str, Any] = {}
@@ -112,7 +113,7 @@ class RunReport(Callback):
         if not writes(trainer):
             return
         folder, model = Path(trainer.default_root_dir), pl_module.model
-        if (folder / "checkpoints").is_dir():  # a training that was stopped after its last epoch lacks them
+        if not self.drawn and (folder / "checkpoints").is_dir():  # lacking where it was stopped after its last epoch
             self._draw_curves(trainer, pl_module)
         names = model.class_descriptions or [str(i) for i in range(len(pl_module.confusion))]
         plots.confusion_matrix(pl_module.confusion, names, folder / "confusion_matrix.png")
@@ -128,6 +129,7 @@ class RunReport(Callback):
             fit, config = self.report["fit"], pl_module.model.config
             name = f"{config['backbone']}_{config['head']}"
             plots.training_curves({name: fit["history"]}, path, fit.get("loss", training_loss(pl_module)))
+            self.drawn = True
 
     def _add_evaluation(self, trainer: Any, pl_module: Any, stage: str) -> None:
         prefix = {"validate": "val", "test": "test"}[stage]

@@ -13,6 +13,11 @@ from matplotlib.figure import Figure
 from gcpzoo.analysis.drawing import plots
 
 
+@pytest.fixture(autouse=True)
+def undrawn() -> None:
+    """These tests draw."""
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that would be saved."""

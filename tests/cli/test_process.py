@@ -16,13 +16,13 @@ FUNCTION = "import sys; from gcpzoo.cli.main import main; sys.exit(main(sys.argv
 ENTRIES = {"module": ["-m", "gcpzoo"], "checkout": [str(ROOT / "cli.py")], "script": ["-c", FUNCTION]}
 
 
-def settings(entry: str, **chosen: str) -> str:
+def settings(entry: str) -> str:
     """Return what libgomp says of its settings when a command loads torch."""
     kept = {name: value for name, value in os.environ.items() if name not in WAITING}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *ENTRIES[entry], "info", "resnet18_isqrt.digits"],
-        env=kept | {"PYTHONPATH": path, "OMP_DISPLAY_ENV": "verbose"} | chosen,
+        env=kept | {"PYTHONPATH": path, "OMP_DISPLAY_ENV": "verbose"},
         capture_output=True,
         text=True,
         check=True,
@@ -37,12 +37,11 @@ def test_a_command_sets_how_threads_wait_before_torch_is_loaded(entry: str) -> N
     assert "GOMP_SPINCOUNT = '1000'" in settings(entry)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "shown"),
-    [({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"), ({"OMP_WAIT_POLICY": "passive"}, "GOMP_SPINCOUNT = '0'")],
-)
-def test_the_setting_of_a_user_wins(chosen: dict[str, str], shown: str) -> None:
-    assert shown in settings("module", **chosen)
+@pytest.mark.parametrize("chosen", [{"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "passive"}])
+def test_the_setting_of_a_user_wins(chosen: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(chosen))
+    set_up_process()
+    assert {name: os.environ[name] for name in WAITING if name in os.environ} == chosen
 
 
 def test_processes_of_a_command_inherit_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,13 +55,21 @@ RunReport.on_train_end, hybrid_root.covariance_summary = at_end, condition
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
+KEEP = """
+import torch
+from lightning.pytorch.callbacks import Callback
+
+class Keep(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        torch.save(pl_module.model.state_dict(), f"epoch{trainer.current_epoch}-rank{trainer.global_rank}.pt")
+"""
 
 
 def in_two(folder: Path, *arguments: str) -> None:
     """Run a command line in two processes."""
     (folder / "traced.py").write_text(TRACED)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "GCPZOO_", "LOCAL_RANK"))}
-    path = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(folder)]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "traced.py", *arguments, *TWO], cwd=folder, env=kept | path, capture_output=True, text=True
     )
@@ -173,6 +181,27 @@ def test_two_generations_in_two_processes_are_those_of_one_with_twice_the_batch(
     evaluations = [json.loads((born / "generations.json").read_text())["evaluations"] for born in (one, two)]
     for row, expected_row in zip(*evaluations, strict=True):
         assert row["test"] == pytest.approx(expected_row["test"], abs=1e-3)
+
+
+def test_staged_unfreezing_ends_with_equal_weights_in_two_processes(small_fit: list[str], tmp_path: Path) -> None:
+    (tmp_path / "keep_weights.py").write_text(KEEP)
+    in_two(
+        tmp_path, *small_fit, "--data.batch_size", "3", "--output", "run", "--allow-import", "keep_weights",
+        "--trainer.callbacks+=gcpzoo.training.StagedUnfreezing", "--trainer.callbacks.unfreeze_at=1",
+        "--trainer.callbacks+=keep_weights.Keep",
+    )  # fmt: skip
+    states = [[torch.load(tmp_path / f"epoch{e}-rank{r}.pt", weights_only=True) for r in (0, 1)] for e in (0, 1)]
+    for first, second in states:
+        learned = [k for k in first if not k.endswith(("running_mean", "running_var"))]  # each process has its own
+        assert all(torch.equal(first[k], second[k]) for k in learned)
+    (frozen, _), (trained, _) = states
+    assert frozen["backbone.bn1.num_batches_tracked"] == 0
+    assert torch.all(frozen["backbone.bn1.running_mean"] == 0)
+    assert trained["backbone.bn1.num_batches_tracked"] == 3
+    assert not torch.equal(frozen["backbone.conv1.weight"], trained["backbone.conv1.weight"])
+    assert not torch.equal(frozen["classifier.weight"], trained["classifier.weight"])
+    assert [row["epoch"] for row in json.loads((tmp_path / "run/metrics.json").read_text())["fit"]["history"]] == [0, 1]
+    assert not (tmp_path / "runs").exists()  # the second process shares the first one's folder
 
 
 def test_synchronized_batch_normalization_on_the_cpu_is_refused(data: list[str], cli: Cli) -> None:
