@@ -18,7 +18,7 @@ from gcpzoo.analysis.over_images import logits, over_images
 from gcpzoo.data.images import ImageError, read_image, upload_formats
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
-from gcpzoo.hub.records import get_record, list_models
+from gcpzoo.hub.records import Record, get_record, list_models, weights_file
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -134,7 +134,7 @@ class Viewer:
             return self.control
         record = get_record(model) if model in list_models() else self._predictor(model).model.record
         name = ((record and record.control) or {}).get("record")
-        return name if name in list_models() and not get_record(name).unsupported else None
+        return name if name in list_models() and _can_be_loaded(get_record(name)) else None
 
     def is_here(self, model: str) -> bool:
         """Say whether a model needs no download.
@@ -251,10 +251,20 @@ def _choices(first: str | None) -> Iterator[tuple[str, str]]:
     records = {name: get_record(name) for name in list_models()}
     if first is not None and first not in records:
         yield first, first
-    loadable = [record for record in records.values() if not record.unsupported]
+    loadable = [record for record in records.values() if _can_be_loaded(record)]
     for record in sorted(loadable, key=lambda r: (r.name != first, r.kind != "embedded", r.name)):
         size = f" of {record.size / 1e6:.0f} MB" if record.size else ""
         yield record.name if record.kind == "embedded" else f"{record.name} (a download{size})", record.name
+
+
+def _can_be_loaded(record: Record) -> bool:
+    """Whether a model can be had here: an installed package carries some of the embedded ones only."""
+    if record.kind != "embedded":
+        return not record.unsupported
+    try:
+        return weights_file(record).is_file()
+    except ZooError:
+        return False
 
 
 def _id(model: GCPNet, label: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gcpzoo.data import Digits
 from gcpzoo.data.images import ImageError
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import list_models, save_local
+from gcpzoo.hub.records import Record, in_package, weights_file
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.serve import Predictor, Viewer
 from gcpzoo.serve.page import DIGITS
@@ -117,6 +119,20 @@ def test_the_given_model_comes_first_then_those_of_the_package_then_downloads(vi
     assert kinds == sorted(kinds, reverse=True)
     assert set(names) == {name for name in list_models() if not gcpzoo.hub.get_record(name).unsupported}
     assert Viewer(control).choices[0] == (control, control)
+
+
+def test_models_whose_weights_the_installed_package_lacks_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def file(record: Record) -> Path:
+        if record.name not in in_package():
+            raise ZooError("its weights are too large for the installed package")
+        return weights_file(record)
+
+    monkeypatch.setattr("gcpzoo.serve.viewer.weights_file", file)
+    offered = {name for _, name in Viewer().choices}
+    assert {name for name in offered if gcpzoo.hub.get_record(name).kind == "embedded"} == in_package()
+    record = replace(gcpzoo.hub.get_record(MODEL), control={"record": "resnet18_gap.digits"})
+    monkeypatch.setattr("gcpzoo.serve.viewer.get_record", lambda n: record if n == MODEL else gcpzoo.hub.get_record(n))
+    assert Viewer().control_of(MODEL) is None
 
 
 def test_the_control_is_the_one_of_the_record_if_it_can_be_loaded(viewer: Viewer, control: str) -> None:
