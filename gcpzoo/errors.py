@@ -6,6 +6,9 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+UNEXPECTED = "an unexpected error, which the server's log explains"
+"""What somebody far away is told, in place of a traceback."""
+
 
 class ZooError(ValueError):
     """A mistake that the user can fix; the message says what is wrong and what to do. Exit code 2.

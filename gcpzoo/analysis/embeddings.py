@@ -91,21 +91,58 @@ class Embeddings:
         """
         name = os.fspath(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                a = {key: file[key] for key in file.files}
+            a = _arrays(path)
+            if missing := {"about", "vectors", "paths"} - set(a):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             about = load_json(str(a.pop("about")), name)
-            found, paths = a["vectors"], a["paths"].tolist()
-            lengths = {len(found), len(paths), len(a.get("labels", paths))}
-            if found.ndim != 2 or found.dtype.kind != "f" or len(lengths) > 1:
-                raise ValueError("its arrays do not fit each other")
             names = a["class_names"].tolist() if "class_names" in a else []
-            if "labels" in a and not np.isin(a["labels"], range(len(names))).all():
-                raise ValueError("its labels are no classes")
+            found = cls(
+                a["vectors"], a["paths"].tolist(), a.get("labels"), names, about, a.get("center"), a.get("matrix")
+            )
+            found._check()
         except FileNotFoundError:
             raise ZooError(f"no embeddings {name!r}; 'gcpzoo embed' makes them") from None
-        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            raise ZooError(f"{name!r} does not hold embeddings of 'gcpzoo embed': {error}") from None
-        return cls(found, paths, a.get("labels"), names, about, a.get("center"), a.get("matrix"))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ZooError(f"{name!r} does not hold embeddings of 'gcpzoo embed': {reason}") from None
+        return found
+
+    def whitened(self, vectors: np.ndarray) -> np.ndarray:
+        """Bring other vectors ``(Q, F)`` to the form of these ``(Q, D)``: whitened if these are.
+
+        >>> Embeddings(np.zeros((2, 3), np.float32), ["a.png", "b.png"]).whitened(np.ones((1, 3))).shape
+        (1, 3)
+        """
+        if self.center is None or self.matrix is None:
+            return vectors
+        return ((vectors - self.center) @ self.matrix).astype(np.float32)
+
+    def _check(self) -> None:
+        """Refuse arrays that do not fit each other or cannot be used."""
+        x, y = self.vectors, self.labels
+        if (
+            x.ndim != 2
+            or x.dtype.kind != "f"
+            or len({len(x), len(self.paths), len(self.paths if y is None else y)}) > 1
+        ):
+            raise ValueError("its arrays do not fit each other")
+        if not x.size or not np.isfinite(x).all():
+            raise ValueError("its vectors must be finite numbers, of one image at least")
+        if y is not None and not np.isin(y, range(len(self.class_names))).all():
+            raise ValueError("its labels are no classes")
+        if not isinstance(self.about, dict) or not isinstance(self.about.get("model"), str | None):
+            raise ValueError("it does not say by which model they were made")
+        shapes = [None if a is None else a.shape for a in (self.center, self.matrix)]
+        if shapes != [None, None] and (None in shapes or shapes[1] != (*shapes[0], x.shape[1])):  # type: ignore[misc]
+            raise ValueError("its whitening does not fit its vectors")
+
+
+def _arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):  # numpy advises to trust the file
+        raise ValueError("no .npz file of plain arrays") from None
 
 
 def covariance_vectors(model: GCPNet, x: Tensor) -> Tensor:

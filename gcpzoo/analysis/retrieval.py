@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from gcpzoo.analysis.embeddings import Embeddings, embed
+from gcpzoo.analysis.embeddings import Embeddings, covariance_vectors, embed
+from gcpzoo.analysis.over_images import over_images, vectors
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.models.fingerprint import fingerprint
@@ -143,16 +145,46 @@ def embed_queries(found: Embeddings, images: Sequence[str], model: GCPNet | str 
     if not model:
         raise ZooError("which model? these embeddings do not say by which they were made")
     network = model if isinstance(model, GCPNet) else load(model)
+    check_model(found, network, "this one" if isinstance(model, GCPNet) else model)
+    new = embed(network, images, bool(found.about.get("before_root")), **kwargs)
+    return Embeddings(found.whitened(new.vectors), new.paths, about=found.about, faults=new.faults)
+
+
+def query_vector(found: Embeddings, image: Image.Image, model: GCPNet) -> np.ndarray:
+    """Compute the vector ``(1, D)`` of an image in the way that those of ``found`` were, by the model that made them.
+
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "gap", 3, until="layer1").eval()
+    >>> query_vector(Embeddings(np.zeros((1, 64), np.float32), ["a.png"]), Image.new("RGB", (32, 32)), model).shape
+    (1, 64)
+    """
+    function = covariance_vectors if found.about.get("before_root") else vectors
+    (outputs,) = over_images(model, function, [image], read=lambda image: image, workers=0)
+    return found.whitened(outputs.values[0].numpy()[None])
+
+
+def check_model(found: Embeddings, network: GCPNet, name: str) -> None:
+    """Refuse embeddings that another model made.
+
+    Args:
+        found: the embeddings.
+        network: the model that shall have made them.
+        name: what the message calls it.
+
+    Raises:
+        ZooError: if it has not.
+
+    >>> from gcpzoo.models import create_model
+    >>> model = create_model("resnet18", "gap", 3, until="layer1")
+    >>> check_model(Embeddings(np.zeros((1, 64), np.float32), ["a.png"], about={"model": "mine"}), model, "yours")
+    Traceback (most recent call last):
+    gcpzoo.errors.ZooError: these embeddings are of another model (mine) than yours, or it has changed since: ...
+    """
     if fingerprint(network) != found.about.get("fingerprint"):
         raise ZooError(
-            f"these embeddings are of another model ({found.about.get('model')}) than {model}, or it has "
+            f"these embeddings are of another model ({found.about.get('model')}) than {name}, or it has "
             "changed since: embed the images again"
         )
-    new = embed(network, images, bool(found.about.get("before_root")), **kwargs)
-    if found.center is None or found.matrix is None:
-        return new
-    whitened = ((new.vectors - found.center) @ found.matrix).astype(np.float32)
-    return Embeddings(whitened, new.paths, about=found.about, faults=new.faults)
 
 
 def _index(vectors: np.ndarray) -> Any:

@@ -105,10 +105,14 @@ def _special(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
-def read_image(path: str) -> Image.Image:
+def read_image(path: str, formats: list[str] | None = None) -> Image.Image:
     """Read an image with Pillow, upright and in mode RGB: the exact way, for evaluation.
 
     Every mode is converted by :func:`~gcpzoo.models.preprocessing.to_rgb`.
+
+    Args:
+        path: the file.
+        formats: Pillow's names of the formats to try; null: all. :func:`upload_formats` for the file of a stranger.
 
     Raises:
         ImageError: if the file cannot be read or decoded to its end.
@@ -123,15 +127,23 @@ def read_image(path: str) -> Image.Image:
         raise ImageError(f"cannot read image {path}: not a regular file; replace or delete it")
     try:
         with open_file(path) as file:
-            return _read(file)
+            return _read(file, formats)
     except Exception as error:  # of any kind: damaged bytes break each of the decoders in its own way
-        raise ImageError(f"cannot read image {path}: {_reason(error)}; replace or delete it") from None
+        raise ImageError(f"cannot read image {path}: {_reason(error, formats)}; replace or delete it") from None
+
+
+def upload_formats() -> list[str]:
+    """Name the formats that are read where a file comes from a stranger: Pillow starts other programs for some others.
+
+    >>> "PNG" in upload_formats(), "EPS" in upload_formats()
+    (True, False)
+    """
+    Image.init()
+    return [name for name in UPLOADS if name in Image.OPEN]
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """Read the bytes of an image file from a stranger as :func:`read_image` reads a file, in the usual formats only.
-
-    Pillow starts other programs for some of the rest.
+    """Read the bytes of an image file from a stranger, of one of :func:`upload_formats`, as :func:`read_image` does.
 
     Args:
         data: what the file holds.
@@ -145,16 +157,13 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     Traceback (most recent call last):
     gcpzoo.data.images.ImageError: cannot read image cat.eps: not an image in AVIF, BMP, ...
     """
-    Image.init()
-    formats = [name for name in UPLOADS if name in Image.OPEN]
+    formats = upload_formats()
     try:
         return _read(io.BytesIO(data), formats)
     except Image.DecompressionBombError:
         raise ImageTooLargeError(f"cannot read image {name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"cannot read image {name}: not an image in {', '.join(formats)}") from None
     except Exception as error:  # of any kind: damaged bytes break each of the decoders in its own way
-        raise ImageError(f"cannot read image {name}: {_reason(error)}") from None
+        raise ImageError(f"cannot read image {name}: {_reason(error, formats)}") from None
 
 
 def _read(file: IO[bytes], formats: list[str] | None = None) -> Image.Image:
@@ -276,11 +285,11 @@ def refuse_faults(faults: dict[str, str], total: int, root: str, remedy: str = "
         raise ImageError(f"{len(faults):,} of {total:,} images in {root} cannot be read: {names}; {remedy}")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, formats: list[str] | None = None) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image"
+        return f"not an image in {', '.join(formats)}" if formats else "not an image"
     if isinstance(error, Image.DecompressionBombError):
         limit = Image.MAX_IMAGE_PIXELS or 0
         return f"more than {limit:,} pixels, perhaps a decompression bomb: {MAX_PIXELS}=N allows N pixels, 0 any number"

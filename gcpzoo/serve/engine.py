@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gcpzoo import limits
@@ -31,6 +32,35 @@ class Task(NamedTuple):
     pixels: Tensor
 
 
+def served_pixels(rule: Preprocessing, pixels: Callable[[Any], Tensor], image: Image.Image, name: str) -> Tensor:
+    """Bring the image of a stranger to the size that a model sees, unless that is too large.
+
+    Args:
+        rule: the preprocessing.
+        pixels: what ``rule.pixels()`` gives.
+        image: the image.
+        name: what the message calls it.
+
+    Raises:
+        ImageTooLargeError: if it has too many pixels, or would have.
+
+    >>> rule = Preprocessing(resize=None, crop=None)
+    >>> served_pixels(rule, rule.pixels(), Image.new("RGB", (4000, 4000)), "wall.png")
+    Traceback (most recent call last):
+    gcpzoo.data.images.ImageTooLargeError: cannot read image wall.png: 4,000×4,000 is more than 4,194,304 pixels
+    """
+    try:
+        found = pixels(image)
+    except ZooError as error:
+        raise ImageTooLargeError(f"cannot read image {name}: {error}") from None
+    height, width = found.shape[1:]
+    free = rule.crop is None and not isinstance(rule.resize, tuple)
+    if free and height * width > limits.SERVED_PIXELS:
+        most = f"{limits.SERVED_PIXELS:,} pixels"
+        raise ImageTooLargeError(f"cannot read image {name}: {width:,}×{height:,} is more than {most}")
+    return found
+
+
 class Engine:
     """A model that stays in eval mode on its device.
 
@@ -50,7 +80,6 @@ class Engine:
         self.device = choose_device(predictor.device or str(next(predictor.model.parameters()).device))
         self.model = predictor.model.eval().to(self.device)
         self._pixels = self.rule.pixels()
-        self._free = self.rule.crop is None and not isinstance(self.rule.resize, tuple)
         if self.rule.crop:  # the first pass is slow, and shows whether the model works
             blank = torch.zeros(3, self.rule.crop, self.rule.crop, dtype=torch.uint8)
             for answer in self.compute([Task(kind, blank) for kind in FUNCTIONS]):
@@ -69,16 +98,7 @@ class Engine:
         Traceback (most recent call last):
         gcpzoo.data.images.ImageError: cannot read image cat.gif: ...
         """
-        image = decode_image(data, name)
-        try:
-            pixels = self._pixels(image)
-        except ZooError as error:
-            raise ImageTooLargeError(f"cannot read image {name}: {error}") from None
-        height, width = pixels.shape[1:]
-        if self._free and height * width > limits.SERVED_PIXELS:
-            most = f"{limits.SERVED_PIXELS:,} pixels"
-            raise ImageTooLargeError(f"cannot read image {name}: {width:,}×{height:,} is more than {most}")
-        return Task(kind, pixels)
+        return Task(kind, served_pixels(self.rule, self._pixels, decode_image(data, name), name))
 
     def compute(self, tasks: Sequence[Task]) -> list[Tensor | Exception]:
         """Answer each task by logits or a vector; one whose values are not finite gets an error."""

@@ -19,14 +19,13 @@ from starlette.requests import ClientDisconnect
 from gcpzoo import __version__
 from gcpzoo.data.images import ImageError, ImageTooLargeError
 from gcpzoo.data.loading import cores
-from gcpzoo.errors import ZooError, printable, unknown_name
+from gcpzoo.errors import UNEXPECTED, ZooError, printable, unknown_name
 from gcpzoo.serve.batching import Batcher, BusyError, Places
 from gcpzoo.serve.schema import EMBED, HEALTH, MODEL, PREDICT
 
 FIELD = "image"
 """The field of a form that holds an image; it may come several times."""
 PATHS = "POST /predict, POST /embed, GET /health, GET /model, GET /openapi.json"
-UNEXPECTED = "an unexpected error, which the server's log explains"
 BODIES = 8
 """Bodies of the greatest length that may be in memory at the same time."""
 

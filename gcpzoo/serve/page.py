@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import UNEXPECTED, ZooError
 from gcpzoo.limits import UPLOAD_BYTES
 from gcpzoo.serve.markup import show_error, show_hint, show_look
 from gcpzoo.serve.viewer import Look, Viewer
@@ -118,6 +118,9 @@ class Answers:
             look = self.viewer.look(path, model, label, beside)
         except ZooError as error:
             return show_error(str(error)), None
+        except Exception:  # or the page would keep the answer to the image before
+            logging.getLogger(__name__).exception("no answer for an image")
+            return show_error(UNEXPECTED), None
         return show_look(look), look
 
 
@@ -129,7 +132,7 @@ def serve_page(viewer: Viewer | None = None, host: str = HOST, port: int = PORT)
 
     >>> serve_page(port=70000)
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: port must be between 0 and 65535 (0: a free one), got 70000
+    gcpzoo.errors.ZooError: port must be between 0 and 65535, got 70000
     """
     with opened(viewer, host, port) as url:
         print(f"{url} shows the page; Ctrl-C ends it", flush=True)
@@ -157,18 +160,21 @@ def opened(viewer: Viewer | None = None, host: str = HOST, port: int = PORT) -> 
     >>> with opened(port=-1) as url:
     ...     print(url)
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: port must be between 0 and 65535 (0: a free one), got -1
+    gcpzoo.errors.ZooError: port must be between 0 and 65535, got -1
     """
-    port = _port(host, port)
+    import gradio as gr
+
+    from gcpzoo.serve.server import bind, url
+
+    with bind(host, port) as found:  # another error than gradio's, at once
+        address, port = url(found), found.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="gcpzoo-", ignore_cleanup_errors=True) as folder:
         before = os.environ.get(UPLOADS)
         os.environ[UPLOADS] = folder
         page = build_page(viewer)
-        import gradio as gr
-
         fonts: Any = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         page.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             share=False,
             quiet=True,
@@ -184,26 +190,12 @@ def opened(viewer: Viewer | None = None, host: str = HOST, port: int = PORT) -> 
             css=files("gcpzoo.serve").joinpath("page.css").read_text(encoding="utf-8"),
         )
         try:
-            yield f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+            yield address.replace("//0.0.0.0:", "//127.0.0.1:")  # browsers go to addresses of computers only
         finally:
             page.close(verbose=False)
             os.environ.pop(UPLOADS)
             if before is not None:
                 os.environ[UPLOADS] = before
-
-
-def _port(host: str, port: int) -> int:
-    """Check that a port is free, or find one."""
-    if not 0 <= port <= 65535:
-        raise ZooError(f"port must be between 0 and 65535 (0: a free one), got {port}")
-    try:
-        with socket.create_server((host, port)) as server:
-            return int(server.getsockname()[1])
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ZooError(
-            f"cannot listen on port {port} of {host}: {why}; give another port, or 0 for a free one"
-        ) from None
 
 
 def _beside(viewer: Viewer, model: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     if not 0 <= port <= 65535:
         raise ZooError(f"port must be between 0 and 65535, got {port}")
+    if not host:
+        raise ZooError("host must be an address such as 127.0.0.1, got ''; 0.0.0.0 stands for all")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from gcpzoo.analysis.explanations.explain import Explanation, explain_image, find_class
-from gcpzoo.data.images import ImageError, read_image
+from gcpzoo.analysis.over_images import logits, over_images
+from gcpzoo.data.images import ImageError, read_image, upload_formats
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
-from gcpzoo.hub.records import get_record, list_models
+from gcpzoo.hub.records import Record, get_record, list_models, weights_file
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
+from gcpzoo.models.preprocessing import Preprocessing
+from gcpzoo.serve.engine import served_pixels
 from gcpzoo.serve.predictor import ClassScore, Predictor
 
 if TYPE_CHECKING:
@@ -116,6 +119,10 @@ class Viewer:
         for name in (self.first, self.control):
             if name is not None:
                 self._predictor(name)  # a wrong name is an error now
+        if self.embeddings is not None and self.first is not None:
+            from gcpzoo.analysis.retrieval import check_model
+
+            check_model(self.embeddings, self._predictor(self.first).model, self.first)
 
     def control_of(self, model: str) -> str | None:
         """Name the GAP control of a model, if it can be loaded.
@@ -127,7 +134,7 @@ class Viewer:
             return self.control
         record = get_record(model) if model in list_models() else self._predictor(model).model.record
         name = ((record and record.control) or {}).get("record")
-        return name if name in list_models() and not get_record(name).unsupported else None
+        return name if name in list_models() and _can_be_loaded(get_record(name)) else None
 
     def is_here(self, model: str) -> bool:
         """Say whether a model needs no download.
@@ -168,22 +175,24 @@ class Viewer:
         """
         name = Path(path).name
         try:
-            image = read_image(os.fspath(path))
+            image = read_image(os.fspath(path), upload_formats())
         except ImageError as error:
             raise ImageError(str(error).replace(os.fspath(path), name)) from None
         remarks = [] if find_spec("pytorch_grad_cam") else [WITHOUT_GRAD_CAM]
         with self._lock:
-            opinions = [self._ask(model, os.fspath(path), image, label)]
+            opinions = [self._ask(model, name, image, label)]
             control = self.control_of(model) if beside_control else None
             if control is not None:
                 asked = label or _id(self._predictor(model).model, opinions[0].explanation.label)
-                opinions.append(self._ask(control, os.fspath(path), image, asked, strict=False))
-            neighbors, remark = self._neighbors(os.fspath(path), model)
+                opinions.append(self._ask(control, name, image, asked, strict=False))
+            neighbors, remark = self._neighbors(image, model)
         return Look(name, tuple(opinions), tuple(neighbors), (*remarks, *([remark] if remark else [])))
 
-    def _ask(self, name: str, path: str, image: Image.Image, label: str | None, strict: bool = True) -> Opinion:
+    def _ask(self, name: str, file: str, image: Image.Image, label: str | None, strict: bool = True) -> Opinion:
         predictor = self._predictor(name)
         model = predictor.model
+        rule = model.preprocessing or Preprocessing()
+        served_pixels(rule, rule.pixels(), image, file)
         try:
             number = None if label is None else find_class(model, label)
         except ZooError:
@@ -191,7 +200,8 @@ class Viewer:
                 raise
             number = None  # the control knows other classes: its own likeliest
         methods = ("grad_cam", "second_order") if find_spec("pytorch_grad_cam") else ("second_order",)
-        scores = next(iter(predictor([path]))).classes
+        (outputs,) = over_images(model, logits, [image], read=lambda image: image, workers=0)
+        (scores,) = predictor.classes(outputs.values[0][None])
         return Opinion(name, _about(model), scores, explain_image(model, image, number, methods))
 
     def _predictor(self, name: str) -> Predictor:
@@ -204,26 +214,27 @@ class Viewer:
             del self._loaded[other]
         return self._loaded[name]
 
-    def _neighbors(self, path: str, name: str) -> tuple[list[Neighbor], str | None]:
+    def _neighbors(self, image: Image.Image, name: str) -> tuple[list[Neighbor], str | None]:
         """Find the nearest images among the embeddings, or say why there are none."""
         if self.embeddings is None:
             return [], None
-        from gcpzoo.analysis.retrieval import embed_queries, nearest
+        from gcpzoo.analysis.retrieval import nearest, query_vector
 
         found, network = self.embeddings, self._predictor(name).model
         if fingerprint(network) != found.about.get("fingerprint"):
             made = found.about.get("model") or "another model"
             return [], f"No nearest training images: the embeddings were made with {made}."
-        query = embed_queries(found, [path], network, batch_size=1, workers=0)
+        query = query_vector(found, image, network)
         neighbors = []
-        for i, cosine in zip(*(values[0].tolist() for values in nearest(found, query.vectors, TOP))):
+        for i, cosine in zip(*(values[0].tolist() for values in nearest(found, query, TOP))):
             label = None if found.labels is None else found.class_names[int(found.labels[i])]
+            near: Image.Image | None
             try:
-                image = read_image(found.paths[i])
-                image.thumbnail((192, 192))
+                near = read_image(found.paths[i])
+                near.thumbnail((192, 192))
             except ImageError:
-                image = None
-            neighbors.append(Neighbor(found.paths[i], cosine, label, image))
+                near = None
+            neighbors.append(Neighbor(found.paths[i], cosine, label, near))
         return neighbors, None
 
 
@@ -240,10 +251,20 @@ def _choices(first: str | None) -> Iterator[tuple[str, str]]:
     records = {name: get_record(name) for name in list_models()}
     if first is not None and first not in records:
         yield first, first
-    loadable = [record for record in records.values() if not record.unsupported]
+    loadable = [record for record in records.values() if _can_be_loaded(record)]
     for record in sorted(loadable, key=lambda r: (r.name != first, r.kind != "embedded", r.name)):
         size = f" of {record.size / 1e6:.0f} MB" if record.size else ""
         yield record.name if record.kind == "embedded" else f"{record.name} (a download{size})", record.name
+
+
+def _can_be_loaded(record: Record) -> bool:
+    """Whether a model can be had here: an installed package carries some of the embedded ones only."""
+    if record.kind != "embedded":
+        return not record.unsupported
+    try:
+        return weights_file(record).is_file()
+    except ZooError:
+        return False
 
 
 def _id(model: GCPNet, label: int) -> str:

@@ -101,6 +101,29 @@ def test_the_file_is_read_without_pickle_and_gives_the_same_back(tmp_path: Path)
             Embeddings.read(tmp_path / "bad.npz")
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"about": None}, "it lacks about"),
+        ({"about": np.array("[1]")}, "it does not say by which model they were made"),
+        ({"about": np.array('{"model": 5}')}, "it does not say by which model they were made"),
+        ({"vectors": np.full((2, 3), np.nan, np.float32)}, "its vectors must be finite numbers"),
+        ({"vectors": np.zeros((0, 3), np.float32), "paths": np.array([], np.str_)}, "of one image at least"),
+        ({"center": np.zeros(4)}, "its whitening does not fit its vectors"),
+        ({"center": np.zeros(4), "matrix": np.ones((5, 3))}, "its whitening does not fit its vectors"),
+        ({"paths": np.array([{}, {}], object)}, "no .npz file of plain arrays$"),  # numpy: "load it unsafely"
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused_when_they_are_read(
+    changed: dict[str, np.ndarray | None], reason: str, tmp_path: Path
+) -> None:
+    Embeddings(np.ones((2, 3), np.float32), ["a.png", "b.png"]).save(tmp_path / "emb.npz")
+    arrays = {**np.load(tmp_path / "emb.npz"), **changed}
+    np.savez(tmp_path / "emb.npz", **{name: values for name, values in arrays.items() if values is not None})
+    with pytest.raises(ZooError, match=f"emb.npz' does not hold embeddings of 'gcpzoo embed': .*{reason}"):
+        Embeddings.read(tmp_path / "emb.npz")
+
+
 def test_map_is_the_mean_of_scikit_learns_average_precision_without_the_query_itself() -> None:
     rng = np.random.default_rng(0)
     y = [0] * 7 + [1] * 5 + [2] * 9 + [3]

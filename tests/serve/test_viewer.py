@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from image_files import photo
 from PIL import Image
 
 import gcpzoo
-from gcpzoo.analysis.embeddings import Embeddings, embed
+from gcpzoo.analysis.embeddings import embed
 from gcpzoo.data import Digits
 from gcpzoo.data.images import ImageError
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import list_models, save_local
+from gcpzoo.hub.records import Record, in_package, weights_file
+from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.serve import Predictor, Viewer
 from gcpzoo.serve.page import DIGITS
 
@@ -75,8 +78,27 @@ def test_an_unknown_class_is_an_error(viewer: Viewer) -> None:
 
 def test_a_bad_file_is_named_without_its_folder(viewer: Viewer, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"^cannot read image bad\.png: not an image; replace or delete it$"):
+    with pytest.raises(
+        ImageError, match=r"^cannot read image bad\.png: not an image in AVIF, .*; replace or delete it$"
+    ):
         viewer.look(tmp_path / "bad.png", MODEL)
+
+
+def test_a_file_that_pillow_gives_to_another_program_is_never_opened(viewer: Viewer, tmp_path: Path) -> None:
+    photo(20, 20).save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "photo.png")
+    with pytest.raises(ImageError, match=r"photo\.png: not an image in AVIF, "):
+        viewer.look(tmp_path / "photo.png", MODEL)
+
+
+def test_an_image_that_would_reach_the_network_in_full_size_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = Viewer(save_gap(tmp_path / "model", ["cat", "dog"]))
+    viewer._predictor(viewer.first).model.preprocessing = Preprocessing(resize=None, crop=None)
+    monkeypatch.setattr("gcpzoo.limits.SERVED_PIXELS", 8 * 8 - 1)
+    with pytest.raises(ImageError, match=r"^cannot read image 7\.png: 8×8 is more than 63 pixels$"):
+        viewer.look(SEVEN, viewer.first)
 
 
 def test_an_image_of_too_many_pixels_is_an_error(
@@ -97,6 +119,20 @@ def test_the_given_model_comes_first_then_those_of_the_package_then_downloads(vi
     assert kinds == sorted(kinds, reverse=True)
     assert set(names) == {name for name in list_models() if not gcpzoo.hub.get_record(name).unsupported}
     assert Viewer(control).choices[0] == (control, control)
+
+
+def test_models_whose_weights_the_installed_package_lacks_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def file(record: Record) -> Path:
+        if record.name not in in_package():
+            raise ZooError("its weights are too large for the installed package")
+        return weights_file(record)
+
+    monkeypatch.setattr("gcpzoo.serve.viewer.weights_file", file)
+    offered = {name for _, name in Viewer().choices}
+    assert {name for name in offered if gcpzoo.hub.get_record(name).kind == "embedded"} == in_package()
+    record = replace(gcpzoo.hub.get_record(MODEL), control={"record": "resnet18_gap.digits"})
+    monkeypatch.setattr("gcpzoo.serve.viewer.get_record", lambda n: record if n == MODEL else gcpzoo.hub.get_record(n))
+    assert Viewer().control_of(MODEL) is None
 
 
 def test_the_control_is_the_one_of_the_record_if_it_can_be_loaded(viewer: Viewer, control: str) -> None:
@@ -145,10 +181,13 @@ def test_the_nearest_training_image_of_an_image_is_the_image_itself(embeddings: 
 
 
 def test_embeddings_of_another_model_are_not_compared(embeddings: Path, control: str) -> None:
-    look = Viewer(control, embeddings=embeddings).look(SEVEN, control)
+    look = Viewer(embeddings=embeddings).look(SEVEN, control)
     assert look.neighbors == ()
     assert look.remarks == (f"No nearest training images: the embeddings were made with {MODEL}.",)
-    assert isinstance(Embeddings.read(embeddings), Embeddings)
+    with pytest.raises(
+        ZooError, match=f"these embeddings are of another model \\({MODEL}\\) than .*embed the images again"
+    ):
+        Viewer(control, embeddings=embeddings)
 
 
 def test_without_grad_cam_its_map_is_left_out_and_the_extra_is_named(

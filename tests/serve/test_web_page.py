@@ -55,9 +55,19 @@ def test_another_class_is_explained_on_request(answers: Answers) -> None:
 def test_a_bad_file_is_one_line_and_nothing_to_explain(answers: Answers, tmp_path: Path) -> None:
     (tmp_path / "<b>.png").write_bytes(b"no image")
     html, explain, _ = answers.anew(str(tmp_path / "<b>.png"), MODEL, False)
-    line = "cannot read image &lt;b&gt;.png: not an image; replace or delete it"
-    assert html == f'<p class="zoo-error" role="alert">{line}</p>'
+    assert html.startswith('<p class="zoo-error" role="alert">cannot read image &lt;b&gt;.png: not an image in AVIF, ')
+    assert html.endswith("; replace or delete it</p>")
     assert not explain.visible
+
+
+def test_what_nobody_foresaw_is_a_line_in_place_of_the_last_answer(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gcpzoo.serve.viewer.explain_image", lambda *_: 1 / 0)
+    html, explain, _ = answers.anew(SEVEN, MODEL, False)
+    assert "an unexpected error, which the server&#x27;s log explains" in html
+    assert not explain.visible
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_without_an_image_the_page_says_what_to_do(answers: Answers) -> None:
@@ -135,10 +145,25 @@ def test_a_file_beyond_the_limit_is_refused(address: str) -> None:
         urllib.request.urlopen(request, timeout=20)
 
 
+def test_an_address_of_ipv6_is_printed_as_browsers_take_it(viewer: Viewer) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with opened(viewer, "::1", 0) as url, urllib.request.urlopen(url, timeout=20) as answer:
+        assert url.startswith("http://[::1]:")
+        assert answer.status == 200
+
+
+def test_a_host_without_a_name_is_refused() -> None:
+    with pytest.raises(ZooError, match="host must be an address such as 127"):
+        opened(host="", port=0).__enter__()
+
+
 def test_a_port_in_use_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(ZooError, match=f"cannot listen on port {port} of 127.0.0.1: .*; give another port"):
+        with pytest.raises(ZooError, match=f"cannot listen on 127.0.0.1 port {port}: .*; --port 0 takes a free port"):
             opened(port=port).__enter__()
 
 
