@@ -57,12 +57,8 @@ bench: $(READY)
 faults: $(READY)
 	$(BIN)/python benchmarks/faults
 
-browser: $(READY) runs/digits_gap/metrics.json
+browser: $(READY)
 	GCPZOO_SCREENSHOTS=docs/screenshots $(BIN)/pytest tests/browser
-
-# The GAP control of resnet18_isqrt.digits, which the app shows beside it: two minutes.
-runs/digits_gap/metrics.json: | $(READY)
-	$(BIN)/gcpzoo fit --config pretrain/digits.yaml --model.head gap --output runs/digits_gap
 
 notebooks: $(READY)
 	$(BIN)/python examples/notebooks/run.py

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
+from gcpzoo.cli.outputs import holds_training
 from gcpzoo.errors import ZooError
 from gcpzoo.models.weights import open_file
-from gcpzoo.paths import remove_leftovers
+from gcpzoo.paths import remove_leftovers, replacing
 from gcpzoo.training.checkpoints import FOLDER, FORMER, LAST, is_whole
 from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
@@ -96,3 +99,21 @@ def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, A
                 f"the run in {folder} has {key}={old!r}, this command {new!r}: --resume goes on with the same options; "
                 "give another --output for another run"
             )
+
+
+class RecordConfig(SaveConfigCallback):
+    """Write the options of a run into its folder, as they were asked for: what ``--resume`` compares with.
+
+    Args:
+        asked: the options; null: those that the run was built from.
+    """
+
+    def __init__(self, parser: Any, config: Namespace, asked: Namespace | None = None) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.asked = asked or config
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
+            return  # its options are those of the training
+        with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
+            temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")

@@ -22,8 +22,9 @@ from gcpzoo.cli.exits import causes
 from gcpzoo.cli.generations import SeveralTrainings, fit_generations
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
+from gcpzoo.cli.resume import RecordConfig
 from gcpzoo.cli.untrusted import allowed_packages, untrusted_configs
-from gcpzoo.cli.zoo_cli import RecordConfig, ZooCLI
+from gcpzoo.cli.zoo_cli import ZooCLI
 from gcpzoo.errors import ZooError
 from gcpzoo.training import ClassificationTask
 

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -25,7 +25,6 @@ from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import (
     OUTPUT,
-    holds_training,
     make_output,
     output_folder,
     print_summary,
@@ -42,7 +41,6 @@ from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
-from gcpzoo.paths import replacing
 from gcpzoo.training import ClassificationTask, RunCheckpoints, TestPredictions
 from gcpzoo.training.checkpoints import WholeCheckpointIO
 from gcpzoo.training.network import START_OPTIONS
@@ -52,24 +50,6 @@ from gcpzoo.training.upgrade import upgrade_hyper_parameters
 
 GROUPS = ("optimizer", "schedule", "distillation")
 NETWORK_OPTIONS = (*(key for key in GCPNet.CONFIG_KEYS if key != "num_classes"), *START_OPTIONS)
-
-
-class RecordConfig(SaveConfigCallback):
-    """Write the options of a run into its folder, as they were asked for: what ``--resume`` compares with.
-
-    Args:
-        asked: the options; null: those that the run was built from.
-    """
-
-    def __init__(self, parser: Any, config: Namespace, asked: Namespace | None = None) -> None:
-        super().__init__(parser, config, save_to_log_dir=False)
-        self.asked = asked or config
-
-    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
-            return  # its options are those of the training
-        with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
-            temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")
 
 
 class ZooCLI(LightningCLI):

@@ -23,7 +23,7 @@ from gcpzoo.serve.page import DIGITS
 
 MODEL = "resnet18_isqrt.digits"
 FOLDER = os.environ.get("GCPZOO_SCREENSHOTS", "")
-CONTROL = Path(__file__).parents[2] / "runs" / "digits_gap"
+CONTROL = "resnet18_gap.digits"
 READY = "document.querySelector('#zoo-digits button') && document.querySelector('#zoo-image button')"
 
 pytestmark = [
@@ -34,15 +34,15 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page beside the GAP control that ``make browser`` trains, with the nearest of 300 digits."""
+    """The page, which shows the model's GAP control by itself, with the nearest of 300 digits."""
     folder = tmp_path_factory.mktemp("train")
     for i, (pixels, label) in enumerate(Digits().index().splits["train"][:300]):
         (folder / str(label)).mkdir(exist_ok=True)
         Image.fromarray(pixels[0].numpy()).save(folder / str(label) / f"{i}.png")
     embed(MODEL, folder, workers=0).save(folder / "emb.npz")
-    options = ["--model", MODEL, "--control", "runs/digits_gap", "--embeddings", str(folder / "emb.npz"), "--port", "0"]
+    options = ["--model", MODEL, "--embeddings", str(folder / "emb.npz"), "--port", "0"]
     command = [sys.executable, "-m", "gcpzoo", "app", *options]
-    server = subprocess.Popen(command, cwd=CONTROL.parents[1], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     yield server.stdout.readline().split()[0]
     server.send_signal(signal.SIGINT)
@@ -86,7 +86,7 @@ def test_an_uploaded_image_is_answered_beside_the_control(
     tab = opened(browser, address, width, dark)
     send(tab, DIGITS / "7.png")
     text = answer(tab, "7.png")
-    for word in (MODEL, "runs/digits_gap", "the GAP control", "Grad-CAM", "second order", "Nearest training images"):
+    for word in (MODEL, CONTROL, "the GAP control", "Grad-CAM", "second order", "Nearest training images"):
         assert word in text
     assert tab.run("document.querySelectorAll('.zoo-model').length") == 2
     assert tab.run("document.querySelector('.zoo-first .zoo-class').innerText") == "7"

@@ -45,7 +45,7 @@ def test_an_image_gets_bars_maps_and_its_classes_to_explain(answers: Answers) ->
     assert explain.choices[0] == ("the likeliest class", "")
     assert explain.choices[1] == ("7", "7")
     assert explain.visible
-    assert not beside.visible
+    assert beside.visible
 
 
 def test_another_class_is_explained_on_request(answers: Answers) -> None:
