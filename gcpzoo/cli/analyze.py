@@ -83,6 +83,8 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     control = load(args.control) if args.control else None
     if control is not None and control.preprocessing != model.preprocessing:
         raise ZooError(f"{args.control} must have the preprocessing of {args.model} to be its control: train it alike")
+    if control is not None and (of_control := _report(args.control, control)):
+        _refuse_other_images(args, report, of_control)
     data = _data(args, model, report.get("data", {}))
     told = report if run_file(args.model) == Path(args.model).expanduser() / "checkpoints" / "last.ckpt" else {}
     subject = Subject(
@@ -133,6 +135,24 @@ def _report(name: str, model: Any) -> dict[str, Any]:
     return run_report(file, model.config) if of_run else {}
 
 
+def _splits(recorded: dict[str, Any]) -> dict[str, Any]:
+    """What decides which images a run held out at random; nothing where none were."""
+    shares = ("val_fraction", *(("folds", "fold") if recorded.get("folds") else ("test_fraction",)))
+    held = {key: recorded[key] for key in shares if recorded.get(key)}
+    return held and {**held, "seed": recorded.get("seed", 0)}
+
+
+def _refuse_other_images(args: argparse.Namespace, report: dict[str, Any], of_control: dict[str, Any]) -> None:
+    """Refuse a control that held out other images than the run: it may have learned from those that are measured on."""
+    own, other = (_splits(one.get("data", {})) for one in (report, of_control))
+    if report and own != other:
+        key = next(key for key in (*own, *other) if own.get(key) != other.get(key))
+        raise ZooError(
+            f"{args.control} must have held out the images of {args.model} to be its control: its {key} is "
+            f"{other.get(key)}, not {own.get(key)}; train it alike"
+        )
+
+
 def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any:
     """Build the data module with the network's preprocessing, and the splits that a run's report names."""
     from gcpzoo.data import Digits, ImageFolder
@@ -149,8 +169,7 @@ def _data(args: argparse.Namespace, model: Any, recorded: dict[str, Any]) -> Any
         raise ZooError(f"--root must name the folder of {args.data}")
     own: dict[str, Any] = {"batch_size": args.batch_size, "preprocessing": model.preprocessing, "val_fraction": 0.0}
     if recorded.get("data") == kind.__name__:  # what the run held out, it was not trained on
-        keys = ("seed", "val_fraction", *(("folds", "fold") if recorded.get("folds") else ("test_fraction",)))
-        own |= {key: recorded[key] for key in keys if recorded.get(key)}
+        own |= _splits(recorded)
         own |= {"on_error": "skip"} if "left_out" in recorded else {}
     if args.val_fraction is not None:
         own["val_fraction"] = args.val_fraction

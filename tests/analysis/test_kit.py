@@ -107,6 +107,14 @@ class TestFiles:
         for name in ("spectrum.csv", "spectrum.svg"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
+    def test_tables_of_other_networks_are_not_left_beside_these(self, subject: Subject, tmp_path: Path) -> None:
+        (tmp_path / "roots.csv").write_text("of another network\n")
+        (tmp_path / "about.json").write_text('{"models": {"other": 1}}')
+        with pytest.raises(ZooError, match=r"holds roots\.csv of other models: give another output"):
+            kit.analyze(subject, tmp_path, ["conditioning"], {"models": {"mine": 1}})
+        kit.analyze(subject, tmp_path, ["conditioning"], {"models": {"other": 1}})
+        assert (tmp_path / "roots.csv").is_file()
+
     def test_a_measurement_without_rows_writes_nothing(
         self, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

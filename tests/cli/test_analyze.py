@@ -117,6 +117,17 @@ def test_a_fold_its_best_epoch_and_a_file_of_it_are_measured_on_the_images_that_
     assert "output must lie outside of the images" in err
 
 
+def test_a_control_that_held_out_other_images_is_refused(cli: Cli, folder: Path, nothing: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", seed=5, val_fraction=0.25)
+    write_run(tmp_path / "control", "gap", seed=6, val_fraction=0.25)
+    write_run(tmp_path / "alike", "gap", seed=5, val_fraction=0.25)
+    arguments = ("analyze", "run", "--data", folder / "train", "--only", nothing, "--control")
+    code, _, err = cli(*arguments, "control")
+    assert code == 2
+    assert "control must have held out the images of run to be its control: its seed is 6, not 5" in err
+    assert cli(*arguments, "alike")[0] == 0
+
+
 def test_the_report_of_another_model_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:
     report = write_run(tmp_path / "other", "gap") / "metrics.json"
     write_run(tmp_path / "run")

@@ -84,7 +84,8 @@ def analyze(
         The results; a measurement that does not apply to the network has no rows and writes no file.
 
     Raises:
-        ZooError: if a name is unknown, the data lack what a measurement needs, or a file cannot be written.
+        ZooError: if a name is unknown, the data lack what a measurement needs, a file cannot be written, or the folder
+            would be left with tables of other networks or images beside these.
         ModuleNotFoundError: if a measurement needs an extra that is not installed; before anything runs.
 
     >>> from gcpzoo.data import Digits
@@ -102,6 +103,7 @@ def analyze(
         if measurement.needs and importlib.util.find_spec(measurement.needs) is None:
             text = f"{measurement.name} needs the module {measurement.needs}, or leave it out by --only"
             raise ModuleNotFoundError(text, name=measurement.needs)
+    _refuse_strangers(folder, {m.name for m in chosen}, about or {})
     for measurement in chosen:
         tell(measurement.name)
         rows = measurement.run(subject)
@@ -122,6 +124,21 @@ def analyze(
         text = json.dumps({**(about or {}), "measurements": described}, indent=2, default=str)
         temporary.write_text(text + "\n", encoding="utf-8")
     return results
+
+
+def _refuse_strangers(folder: Path, chosen: set[str], about: Mapping[str, Any]) -> None:
+    """Refuse a folder whose other tables are of other networks or images: ``about.json`` speaks for all of them."""
+    left = [name for name in MEASUREMENTS if name not in chosen and (folder / f"{name}.csv").is_file()]
+    if not left or not (folder / ABOUT).is_file():
+        return
+    try:
+        former = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except ValueError:
+        former = {}
+    new = json.loads(json.dumps(about, default=str))
+    for key in ("models", "data"):
+        if former.get(key) != new.get(key):
+            raise ZooError(f"{folder} holds {left[0]}.csv of other {key}: give another output, or delete what is there")
 
 
 def _write_table(path: Path, rows: Sequence[Row]) -> None:
