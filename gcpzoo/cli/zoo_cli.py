@@ -33,6 +33,7 @@ from gcpzoo.cli.outputs import (
 )
 from gcpzoo.cli.parser import typed_options
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
+from gcpzoo.cli.seen import find_run, warn_of_seen
 from gcpzoo.data import ImageDataModule, ImageFolder
 from gcpzoo.data.modules import data_modules
 from gcpzoo.data.scan import refuse_inside
@@ -214,11 +215,16 @@ class ZooCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         classes, trained = self.datamodule.num_classes, self.model.trained_classes
         if self.run_checkpoint:
+            trained = self.run_checkpoint.hyper_parameters["num_classes"]
+            if self.subcommand == "fit" and trained != classes:
+                raise ZooError(
+                    f"the data has {classes} classes, {self.ckpt_path} {trained}: its training cannot go on; "
+                    "start a new one from it by --model, with another --output"
+                )
             if wrong := misfit(self.model.model.state_dict(), self.run_checkpoint.state_dict):
                 raise ZooError(f"{self.ckpt_path} does not fit its configuration: {wrong}")
             self.model.start = self.run_checkpoint.start
             self.model.start_licence = self.run_checkpoint.start_licence
-            trained = self.run_checkpoint.hyper_parameters["num_classes"]
         if self.subcommand != "fit" and trained is not None and trained != classes:
             raise ZooError(f"the data has {classes} classes, the model {trained}: it can only be evaluated on its own")
         self._choose_preprocessing()
@@ -243,7 +249,15 @@ class ZooCLI(LightningCLI):
             self.datamodule.samples(split)
             if isinstance(self.datamodule, ImageFolder):
                 refuse_inside(self.output, str(self.datamodule.root))
+                warn_of_seen(self._trained_before(), self.datamodule, split)
         make_output(self.output)
+
+    def _trained_before(self) -> RunCheckpoint | None:
+        """Find the run that is evaluated, or that a training starts from."""
+        if self.run_checkpoint:
+            return self.run_checkpoint
+        model = self.config[self.subcommand].model
+        return find_run(model.checkpoint or model.backbone_weights)
 
     def before_validate(self) -> None:
         self._begin("val")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from gcpzoo.data.base import ImageDataModule, Index, Sample
 from gcpzoo.data.classes import check_class_names, check_spelling, spelling
@@ -22,6 +24,7 @@ from gcpzoo.data.scan import (
     scan_images,
     split_folders,
 )
+from gcpzoo.data.seen import FILES, number_files, refuse_other_files
 from gcpzoo.data.shards import ShardedSplit, read_shards
 from gcpzoo.data.splits import hold_out, take_fold
 from gcpzoo.errors import ZooError, printable
@@ -135,6 +138,33 @@ class ImageFolder(ImageDataModule):
         """
         fold = {"folds": self.folds, "fold": self.fold} if self.folds else {}
         return super().record() | {"test_fraction": self.set_aside, **fold}
+
+    @cached_property
+    def _files(self) -> dict[str, Tensor]:
+        return {split: number_files(samples, str(self.root)) for split, samples in self._splits.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep which files each split has, beside what every data module keeps.
+
+        >>> from unittest.mock import patch
+        >>> with patch.object(ImageFolder, "index", lambda self: Index(["cat", "dog"], {"train": []})):
+        ...     ImageFolder("/data", val_fraction=0).state_dict()
+        {'files': {'train': tensor([], dtype=torch.int64)}}
+        """
+        return super().state_dict() | {FILES: self._files}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at this place of the epoch, if the folder still has the same files.
+
+        Raises:
+            ZooError: if a split would have others, or others are left out.
+
+        >>> ImageFolder("/data").load_state_dict({})
+        """
+        super().load_state_dict({key: value for key, value in state_dict.items() if key != FILES})
+        training = self.trainer is None or self.trainer.state.fn == "fit"
+        if training and FILES in state_dict:  # older checkpoints lack them
+            refuse_other_files(state_dict[FILES], self._files, str(self.root))
 
 
 def split_places(root: str) -> Mapping[str, str]:
