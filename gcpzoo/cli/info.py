@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,15 +32,19 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a page about the model."""
     record, config, size = _look_up(args.name)
+    report = _report(args.name)
     counted = {} if record and record.unsupported else _count(args.name, config, args.size, size)
     if args.json:
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "")} if record else {"config": config}
         if record:
             known |= {"verification": record.status, "availability": record.availability}
+        if report:
+            known |= {"report": report}
         show_json({"name": args.name, **known, "complexity": counted})
         return
     print(f"{printable(args.name)}\n")
-    rows = [*_what(config), *(_known(record) if record else ()), *_cost(counted), *_usage(args.name, record, config)]
+    known_rows = [*_measured(report), *(_known(record) if record else ())]
+    rows = [*_what(config), *known_rows, *_cost(counted), *_usage(args.name, record, config)]
     for label, text in rows:
         lines = textwrap.wrap(
             printable(text), WIDTH, initial_indent=label.ljust(INDENT), subsequent_indent=" " * INDENT
@@ -72,7 +77,7 @@ def _look_up(name: str) -> tuple[Record | None, Mapping[str, Any], int | None]:
     if name in list_models():
         record = get_record(name)
         return record, record.config, _side(record.preprocessing)
-    if ":" in name.removeprefix("timm:") or Path(name).exists():
+    if _is_stored(name):
         from gcpzoo.hub import load
 
         model = load(name)
@@ -82,6 +87,11 @@ def _look_up(name: str) -> tuple[Record | None, Mapping[str, Any], int | None]:
             return None, {"backbone": name.removesuffix(f"_{head}"), "head": head, "num_classes": 1000}, None
     get_record(name)  # raises, naming the nearest
     raise ZooError(f"name must be a model of the zoo or BACKBONE_HEAD, got {name!r}")
+
+
+def _is_stored(name: str) -> bool:
+    """Say whether a name stands for weights outside of the zoo: a repository, a folder, a file."""
+    return ":" in name.removeprefix("timm:") or Path(name).exists()
 
 
 def _side(preprocessing: Mapping[str, Any]) -> int | None:
@@ -111,6 +121,29 @@ def _what(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     fusion = f", fused with the mean ({config['fusion']})" if config.get("fusion") else ""
     yield "network", f"{config['backbone']}{until}{dim}, head {config['head']}{fusion}, {config['num_classes']} classes"
     yield "", describe_heads()[config["head"]]["description"]
+
+
+def _report(name: str) -> dict[str, Any]:
+    """Read what the folder of a run says of its training and test; nothing for other models."""
+    from gcpzoo.limits import load_json, read_text
+    from gcpzoo.paths import run_file
+
+    path = Path(name, "metrics.json")
+    return load_json(read_text(path, str(path)), str(path)) if path.is_file() and run_file(name) else {}
+
+
+def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Lay out the report of a run."""
+    from gcpzoo.cli.outputs import summary_line
+
+    if start := report.get("start"):
+        yield "from", str(start)
+    if data := report.get("data"):
+        yield "data", f"{data['data']}: {', '.join(f'{n:,} {split}' for split, n in data['images'].items())} images"
+    if "test" in report:
+        yield "accuracy", summary_line("test", report)
+    elif "fit" in report:
+        yield "accuracy", f"not tested; {report['fit']['epochs']} epochs trained"
 
 
 def _known(record: Record) -> Iterator[tuple[str, str]]:
@@ -159,11 +192,11 @@ def _cost(counted: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _usage(name: str, record: Record | None, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Say how to load, fine-tune and cite."""
-    if record is None:
+    if record is None and not _is_stored(name):
         yield "build", f'gcpzoo.create_model("{config["backbone"]}", head="{config["head"]}", num_classes=N)'
-    elif not record.unsupported:
+    elif record is None or not record.unsupported:
         yield "load", f'gcpzoo.load("{name}")'
-        yield "classify", f"gcpzoo predict --model {name} IMAGE…"
-        yield "fine-tune", (f"gcpzoo fit FOLDER --from {name}")
+        yield "classify", f"gcpzoo predict --model {shlex.quote(name)} IMAGE…"
+        yield "fine-tune", f"gcpzoo fit FOLDER --from {shlex.quote(name)}"
     if paper := describe_heads()[config["head"]]["paper"]:
         yield "cite", paper
