@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 from collections.abc import Iterator
 
 
@@ -26,3 +29,20 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or cause.__context__
+
+
+def reader_left(error: BaseException) -> bool:
+    """Say whether a command ended because nobody reads its output, as in ``| head``; the exit then flushes nothing.
+
+    >>> reader_left(KeyboardInterrupt())
+    False
+    """
+    if not any(isinstance(cause, BrokenPipeError) for cause in causes(error)):
+        return False
+    if isinstance(error, SystemExit):  # rich's way out, which leaves nothing to flush
+        return True
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if left := any(event & select.POLLERR for _, event in output.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left

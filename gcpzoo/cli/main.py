@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from gcpzoo import __version__
-from gcpzoo.cli.exits import causes
+from gcpzoo.cli.exits import causes, reader_left
 from gcpzoo.cli.folder_request import read_request
 from gcpzoo.cli.help import add_examples, short_help
 from gcpzoo.cli.process import set_up_process
@@ -150,6 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if prints_only and any(isinstance(c, BrokenPipeError) for c in causes(error)):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit has nothing to flush
             return 0  # the reader has seen enough, as in gcpzoo list | head
+        if reader_left(error):
+            print("gcpzoo: stopped, as nobody reads the output: let it go to a file", file=sys.stderr)
+            return 128 + signal.SIGPIPE
         return _explain(error)
 
 

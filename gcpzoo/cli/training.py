@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from gcpzoo.cli.exits import causes
+from gcpzoo.cli.exits import causes, reader_left
 from gcpzoo.cli.generations import SeveralTrainings, fit_generations
 from gcpzoo.cli.outputs import OUTPUT
 from gcpzoo.cli.parser import Parser
@@ -131,7 +132,9 @@ def _mistake(error: BaseException) -> str | None:
 
 
 def _stop_code(error: BaseException) -> int | None:
-    """Return the exit code of Ctrl-C, and of a scheduler's SIGTERM; ``None`` for anything else."""
+    """Return the exit code of Ctrl-C, of a scheduler's SIGTERM and of ``| head``; ``None`` for anything else."""
+    if reader_left(error):
+        return 128 + signal.SIGPIPE
     for cause in causes(error):  # Lightning raises SystemExit while it handles Ctrl-C
         if isinstance(cause, SIGTERMException):
             return 128 + signal.SIGTERM
@@ -144,4 +147,4 @@ def _remedy() -> str:
     """Say how to go on, where a checkpoint was written."""
     output = Path(os.environ.get(OUTPUT, ""))
     left = any(any(output.glob(f"{run}checkpoints/last.ckpt")) for run in ("", "generation-*/"))
-    return f"; the same command with --resume --output {output} goes on" if left else ""
+    return f"; the same command with --resume --output {shlex.quote(str(output))} goes on" if left else ""

@@ -114,3 +114,19 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("gcpzoo.cli.main.run", lacking)
     assert main(["list"]) == 2
     assert "No module named 'timm'; the installation is incomplete" in capsys.readouterr().err
+
+
+def test_a_training_whose_output_nobody_reads_says_so_in_one_line(
+    small_fit: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in ``gcpzoo fit … | head``; rich ends the process itself where its progress bar finds out."""
+
+    def closed(argv: list[str]) -> int:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1) from None
+
+    monkeypatch.setattr("gcpzoo.cli.main.run", closed)
+    assert main(small_fit) == 141
+    assert capsys.readouterr().err == "gcpzoo: stopped, as nobody reads the output: let it go to a file\n"
