@@ -115,7 +115,8 @@ def explain(message: str, group: str = "", owner: str | None = None) -> str:
     if found := re.search(UNKNOWN_IN_GROUP, message):
         return _unknown_option(f"{group}{found[1]}.{found[2]}", group, owner)
     if found := re.search(REQUIRED, message):
-        return f"--{group}{found[1]} is missing"
+        remedy = ": give a data module, such as ImageFolder" if found[1] == "data" else ""
+        return f"--{group}{found[1]} is missing{remedy}"
     if found := re.search(NO_CLASS, message, re.DOTALL):
         if found[1] == "data":
             return str(unknown_name("data module", found[2], data_modules()))
@@ -136,6 +137,10 @@ def explain(message: str, group: str = "", owner: str | None = None) -> str:
 
 def _unknown_option(name: str, group: str, owner: str | None) -> str:
     own = [f"{group}{argument}" for argument in _arguments(pkgutil.resolve_name(owner))] if owner else []
+    if group == "data." and name in options():
+        kind = str(owner).rpartition(".")[2]
+        what = "of no data module" if kind == "LightningDataModule" else f"none of {kind}'s"
+        return f"--{name} is {what}: give the data module that has it, such as --data ImageFolder, before it"
     return str(unknown_name("option", name, [*own, *options()]))
 
 

@@ -65,7 +65,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         (["info", "resnt50_isqrt"], "did you mean resnet50"),
         (["predict", "--model", "nothing.here", "x.png"], "no image 'x.png'"),
         (["demo", "--data", "absent"], "there is no folder 'absent'"),
-        (["fit"], "--data is missing"),
+        (["fit"], "--data is missing: give a data module"),
+        (["test", "--model", "resnet18_isqrt.digits", "--data.root", "."], "give the data module that has it, such as"),
         (["search-hub"], "the Hub cannot be reached: its name is not known here"),
     ],
 )
@@ -161,7 +162,10 @@ def test_a_mistake_in_a_config_file_is_put_into_our_words(cli: Cli, content: str
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["fit"], "--data is missing"), (["test", "--data", "CUB200"], "--data.root is missing")],
+    [
+        (["fit"], "--data is missing: give a data module, such as ImageFolder"),
+        (["test", "--data", "CUB200"], "--data.root is missing"),
+    ],
 )
 def test_a_missing_option_is_named_as_it_is_typed(cli: Cli, arguments: list[str], expected: str) -> None:
     code, _, err = cli(*arguments)
