@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from gcpzoo.cli.training import train
 from gcpzoo.errors import printable
 from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose, compare_frozen, image_size
 from gcpzoo.experiments.folder.advice import DEFAULT, HEADS
-from gcpzoo.experiments.folder.frozen import IMAGES
+from gcpzoo.experiments.folder.frozen import IMAGES, LEAST, says_anything
 from gcpzoo.limits import load_yaml, read_text
 from gcpzoo.training.options import CONFIG
 
@@ -30,16 +31,20 @@ def make_choice(request: FolderRequest, survey: FolderSurvey, source: Source | N
         and torch.cuda.is_bf16_supported()
         and request.typed.get("trainer.accelerator") != "cpu"
     )
-    measured = None
+    measured, untried = None, False
     if head is None:
         head = _head_of_run(request)
     if head is None and source is not None and "backbone_weights" in source.model:
         size = request.typed.get("data.image_size", "")
-        print(f"trying the heads on the frozen backbone, with up to {IMAGES:,} training images", file=sys.stderr)
+        if says_anything(survey):
+            print(f"trying the heads on the frozen backbone, with up to {IMAGES:,} training images", file=sys.stderr)
         measured = compare_frozen(survey, source, int(size) if size.isdigit() else image_size(survey, on_gpu))
-        head = measured.keep if measured else None
+        head, untried = (measured.keep, False) if measured else (None, True)
     typed = {("balanced" if key == "model.balanced" else key): value for key, value in request.typed.items()}
-    return choose(survey, source, on_gpu, head or DEFAULT, typed, measured)
+    choice = choose(survey, source, on_gpu, head or DEFAULT, typed, measured)
+    if untried:
+        choice.reasons["head"] += f"; a trial takes {LEAST} training images and two of each class, so there was none"
+    return choice
 
 
 def _head_of_run(request: FolderRequest) -> str | None:
@@ -63,7 +68,8 @@ def train_one_of(choice: Choice, arguments: Sequence[str], output: Path) -> int:
     """Train one of several networks below ``output``, and leave the process as it was; say how they go on."""
     code: int = train_apart(arguments, output, lambda own: train_chosen(choice, own))
     if code:
-        print(f"gcpzoo: all of them go on by the same command with --resume --output {output}", file=sys.stderr)
+        same = f"the same command with --resume --output {shlex.quote(str(output))}"
+        print(f"gcpzoo: all of them go on by {same}", file=sys.stderr)
     return code
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from gcpzoo.cli.chosen import make_choice, say_choice, train_chosen
 from gcpzoo.cli.compare import compare
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.cli.folds import cross_validate
+from gcpzoo.cli.outputs import refuse_run
 from gcpzoo.cli.training import silence
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import FolderSurvey, Source, find_source, survey_folder
@@ -23,6 +25,7 @@ def fit_folder(request: FolderRequest) -> int:
         ZooError: for every mistake of the user, before anything is trained where it can be seen.
     """
     silence()
+    _refuse_run(request)
     survey = _survey(request)
     source = _source(request)
     if request.compare:
@@ -34,6 +37,13 @@ def fit_folder(request: FolderRequest) -> int:
     if request.folds:
         return cross_validate(request, choice)
     return train_chosen(choice, request.rest)
+
+
+def _refuse_run(request: FolderRequest) -> None:
+    """Refuse a folder that holds a run before the heads are tried, which takes a while."""
+    several = request.compare or request.folds
+    if "output" in request.typed and not several and request.typed.get("resume", "false") == "false":
+        refuse_run(Path(request.typed["output"]))
 
 
 def _survey(request: FolderRequest) -> FolderSurvey:

@@ -37,16 +37,15 @@ def output_folder(config: Any, subcommand: str) -> Path:
         folder = Path(config.output)
         if folder.suffix.lower() == ".csv":
             raise ZooError(f"output must be a folder, got {config.output!r}: predictions.csv and the rest go into it")
-        holds_run = (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
         several, holds_generations = config.get("generations", 1) != 1, (folder / "generation-1").is_dir()
-        if subcommand == "fit" and several and holds_run:
+        if subcommand == "fit" and several and _holds_run(folder):
             raise ZooError(f"{str(folder)!r} holds a single training: give another --output for several generations")
         if subcommand == "fit" and not several and holds_generations:
             raise ZooError(
                 f"{str(folder)!r} holds generations: go on with --generations N, 2 or more, or give another --output"
             )
-        if subcommand == "fit" and holds_run and not (config.get("ckpt_path") or config.get("resume")):
-            raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
+        if subcommand == "fit" and not (config.get("ckpt_path") or config.get("resume")):
+            refuse_run(folder)
         if subcommand != "fit" and not config.get("overwrite") and (holds_generations or holds_training(folder)):
             raise ZooError(
                 f"{str(folder)!r} holds a training, whose results stay as they are: give another --output, or "
@@ -64,6 +63,22 @@ def output_folder(config: Any, subcommand: str) -> Path:
     name = name.replace(":", "-") + ("" if subcommand == "fit" else f"-{subcommand}")
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in range(1, 10_000))
     return next(f for f in folders if not f.exists())
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse to begin a training where there is one.
+
+    Raises:
+        ZooError: if the folder holds a run.
+
+    >>> refuse_run(Path("/nowhere"))
+    """
+    if _holds_run(folder):
+        raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
 
 
 def holds_training(folder: Path) -> bool:

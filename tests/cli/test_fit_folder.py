@@ -64,6 +64,7 @@ def test_a_folder_alone_is_trained_on_with_settings_that_are_explained_and_recor
         assert f"\n  {topic} " in out
     assert "times the images of two: each class weighs the same in the loss, as you asked" in out
     assert "F1" in out
+    assert "trying the heads" not in err
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert (config["model"]["fusion"], config["model"]["balanced"], config["model"]["dim"]) == ("sum", True, 8)
     assert config["model"]["optimizer"]["lr_factors"] == {"first_classifier": 5.0}
@@ -90,6 +91,12 @@ def test_the_head_is_the_one_that_is_ahead_on_the_frozen_backbone_and_stays_when
     code, out, err = cli("fit", uneven, "--output", "run", *source, "--trainer.max_epochs", 1, "--resume")
     assert code == 0, err  # not measured again
     assert "has finished" in out
+    code, _, err = cli("fit", uneven, "--output", "run", *source)
+    assert code == 2  # refused before the heads are tried
+    assert "'run' holds a run already" in err
+    answers.append(None)
+    code, out, err = cli("fit", uneven, "--output", "new", *source, "--trainer.max_epochs", "x")
+    assert "a trial takes 60 training images and two of each class, so there was none" in " ".join(out.split())
 
 
 def test_the_frozen_comparison_is_the_same_each_time_and_sees_only_training_images(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def compare_frozen(survey: FolderSurvey, source: Source, size: int, seed: int = 
     >>> compare_frozen(survey, Source({"backbone": "resnet18"}, ""), 32) is None
     True
     """
-    if survey.images["train"] < LEAST or min(survey.per_class.values()) < 2:
+    if not says_anything(survey):
         return None
     options: dict[str, Any] = {
         "image_size": size,
@@ -104,6 +104,15 @@ def compare_frozen(survey: FolderSurvey, source: Source, size: int, seed: int = 
     assert difference.high is not None
     shares = {name: float(hits.mean()) for name, hits in right.items()}
     return FrozenComparison(shares["gcp"], shares["gap"], difference.low, difference.high, len(y))
+
+
+def says_anything(survey: FolderSurvey) -> bool:
+    """Say whether there are enough images to compare the heads by: 60 to train on, two of each class.
+
+    >>> says_anything(FolderSurvey("x", {"train": 9, "test": 2}, {"cat": 7, "dog": 2}, 200, 0, 0.2, 0.1))
+    False
+    """
+    return survey.images["train"] >= LEAST and min(survey.per_class.values()) >= 2
 
 
 def _network(source: Source) -> GCPNet:
