@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from gcpzoo.data.loading import cores
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
 from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
@@ -22,15 +23,6 @@ from gcpzoo.paths import replacing
 
 RUNS, TRIALS = "runs", "trials"
 RESULTS, TRIED, ABOUT, LOCK = "results.csv", "trials.csv", "sweep.json", ".lock"
-
-
-def cores() -> int:
-    """Count the cores that this process may use.
-
-    >>> cores() >= 1
-    True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Progress:
