@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from gcpzoo.paths import replacing
 
 PRETRAINED = "resnet18_isqrt.digits"
 HEADS = ("isqrt", "gap")
-RunCommand = Callable[[list[str]], int]
 
 
 def add_parser(subparsers: Any) -> None:

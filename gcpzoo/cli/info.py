@@ -164,6 +164,6 @@ def _usage(name: str, record: Record | None, config: Mapping[str, Any]) -> Itera
     elif not record.unsupported:
         yield "load", f'gcpzoo.load("{name}")'
         yield "classify", f"gcpzoo predict --model {name} IMAGE…"
-        yield "fine-tune", (f"gcpzoo fit FOLDER --from {name}")
+        yield "fine-tune", f"gcpzoo fit FOLDER --from {name}"
     if paper := describe_heads()[config["head"]]["paper"]:
         yield "cite", paper
