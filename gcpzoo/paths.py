@@ -18,6 +18,8 @@ TEMPORARY = ".writing-"
 """Start of the names of files that are not whole yet; they stand beside what they will become."""
 RUN_FILES = ("best.ckpt", "last.ckpt")
 """The model of a run's folder: the best epoch where the run kept it, else the final one."""
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""How the names of files end whose weights a training can start from."""
 TOGETHER = ".written"
 """Folder of files that are whole and count already, on their way to the folder that it is in."""
 
