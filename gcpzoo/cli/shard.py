@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gcpzoo.data.scan import SPLITS
 from gcpzoo.errors import printable
-
-NAMES = ("train", "val", "test")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("folder", metavar="DIR", help="train, val and test folders of class folders, or some of them")
     p.add_argument("out", metavar="OUT", help="a new or empty folder")
     p.add_argument("--max-mb", type=int, default=1024, metavar="N", help="most MiB of a shard (default: 1024)")
-    p.add_argument("--splits", nargs="+", choices=NAMES, help="the splits to pack (default: all that there are)")
+    p.add_argument("--splits", nargs="+", choices=SPLITS, help="the splits to pack (default: all that there are)")
     p.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read, and name them")
     p.set_defaults(handler=run)
 
