@@ -167,6 +167,21 @@ def replacing(path: str | Path, former: Path | None = None) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, as :func:`replacing` does.
+
+    Raises:
+        ZooError: if the file cannot be written; the message says why.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_text(folder / "metrics.json", "{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['metrics.json']
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def _keep(path: Path, former: Path) -> None:
     """Give a file a second name, so that it exists under both; where links are not supported, its only one."""
     link = former.with_name(f"{TEMPORARY}{former.name}")

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, write_predictions
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 from gcpzoo.training import DistillationConfig
 from gcpzoo.training.generations import evaluate_generations
 from gcpzoo.training.options import CONFIG
@@ -59,8 +59,7 @@ def fit_generations(config: Namespace, argv: Sequence[str], fit: Callable[[Seque
     if config.evaluate and cli.trainer.is_global_zero and not config.trainer.fast_dev_run:
         trainer = {key: config.trainer[key] for key in ("accelerator", "precision")}
         report, probabilities = evaluate_generations(runs, cli.datamodule, **trainer)
-        with replacing(output / REPORT) as temporary:
-            temporary.write_text(json.dumps(report, indent=2, default=str, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(output / REPORT, json.dumps(report, indent=2, default=str, allow_nan=False) + "\n")
         for row in report["evaluations"]:
             print(_line(row))
         write_predictions([probabilities], cli.model.model, cli.datamodule, output)

@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print what was measured."""
     from gcpzoo.experiments.probe import check_episodes, few_shot, probe
-    from gcpzoo.paths import replacing
+    from gcpzoo.paths import write_text
 
     _check(args)
     model = _model(args)
@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{text}: top-1 {100 * result.top1:.2f} ± {100 * half:.2f} %")
     if args.output:
         about = {"format": FORMAT, "model": args.model, "head": model.config["head"], "data": args.data}
-        with replacing(args.output) as temporary:
-            temporary.write_text(json.dumps({**about, "seed": args.seed, **result.to_dict()}, indent=2) + "\n")
+        write_text(args.output, json.dumps({**about, "seed": args.seed, **result.to_dict()}, indent=2) + "\n")
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gcpzoo.cli.outputs import holds_training
 from gcpzoo.errors import ZooError
 from gcpzoo.models.weights import open_file
-from gcpzoo.paths import remove_leftovers, replacing
+from gcpzoo.paths import remove_leftovers, write_text
 from gcpzoo.training.checkpoints import FOLDER, FORMER, LAST, is_whole
 from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
@@ -115,5 +115,4 @@ class RecordConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
             return  # its options are those of the training
-        with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
-            temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")
+        write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.asked, skip_none=False))

@@ -15,7 +15,7 @@ from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
 from gcpzoo.hub.trainings import over_seeds
 from gcpzoo.limits import load_yaml
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 BEGIN, END = "<!-- gcpzoo: generated from here -->", "<!-- gcpzoo: to here; text outside is kept -->"
 DATASETS = {"imagenet-1k": "ILSVRC/imagenet-1k"}
@@ -325,6 +325,5 @@ def fill_page(path: Path, begin: str, end: str, content: str, write: bool = True
         raise ZooError(f"{path} needs the lines {begin!r} and {end!r} around what is generated")
     new = f"{text.partition(begin)[0]}{begin}\n{content}\n{end}{text.partition(end)[2]}"
     if write and new != text:
-        with replacing(path) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+        write_text(path, new)
     return new != text

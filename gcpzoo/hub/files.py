@@ -22,7 +22,7 @@ from gcpzoo.limits import load_json, read_text
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.weights import Shapes, misfit, open_file
-from gcpzoo.paths import current, replacing, replacing_together
+from gcpzoo.paths import current, replacing_together, write_text
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -124,8 +124,7 @@ def write_config(model: GCPNet, folder: Path, digest: str, about: Mapping[str, A
     if about:
         config["about"] = dict(about)
         describe(config, "about", {})  # refuses what could not be read again
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
 from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
 from gcpzoo.experiments.sweep.results import write_results
 from gcpzoo.experiments.sweep.search import Searcher
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 RUNS, TRIALS = "runs", "trials"
 RESULTS, TRIED, ABOUT, LOCK = "results.csv", "trials.csv", "sweep.json", ".lock"
@@ -117,8 +117,9 @@ class Sweep:
             ZooError: if a sweep runs in this folder already, or a search has no validation images.
         """
         with _locked(self.plan.output) as self._descriptor, ThreadPoolExecutor(self.jobs) as pool:
-            with replacing(self.plan.output / ABOUT) as temporary:
-                temporary.write_text(json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n")
+            write_text(
+                self.plan.output / ABOUT, json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n"
+            )
             try:
                 tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
                 self._find_again(tried, done)
