@@ -37,7 +37,7 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import THICK_AND_DOTTED, Block, Training, differences
 from gcpzoo.hub.card import fill_page, markdown
 from gcpzoo.hub.records import get_record, list_models
-from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.limits import read_yaml
 from gcpzoo.paths import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ def load_claims(folder: Path = EVIDENCE) -> dict[str, Any]:
         ZooError: if a key or a table is unknown, or a table has no command.
     """
     path = folder / "claims.yaml"
-    claims: dict[str, Any] = load_yaml(read_text(path, str(path)), str(path))
+    claims: dict[str, Any] = read_yaml(path)
     for claim in claims["claims"]:
         for key in claim:
             if key not in CLAIM_KEYS:

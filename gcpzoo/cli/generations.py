@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, write_predictions
 from gcpzoo.errors import ZooError
+from gcpzoo.limits import read_yaml
 from gcpzoo.paths import write_text
 from gcpzoo.training import DistillationConfig
 from gcpzoo.training.generations import evaluate_generations
@@ -76,7 +76,7 @@ def _check(config: Namespace, output: Path) -> None:
     values = config.model.distillation
     DistillationConfig(**{**values, "teacher": values.teacher or "the generation before"})  # wrong ones fail at once
     if (output / "generation-2" / CONFIG).is_file():  # it has learned from the first, which must stay as it is
-        begun = yaml.safe_load((output / "generation-1" / CONFIG).read_text(encoding="utf-8"))["trainer"]
+        begun = read_yaml(output / "generation-1" / CONFIG)["trainer"]
         for key in ("max_epochs", "max_steps"):
             if begun[key] != config.trainer[key]:
                 raise ZooError(

@@ -18,7 +18,7 @@ from gcpzoo import __version__
 from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
 from gcpzoo.errors import ZooError, is_control
 from gcpzoo.hub.records import Record, describe
-from gcpzoo.limits import load_json, read_text
+from gcpzoo.limits import read_json
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.weights import Shapes, misfit, open_file
@@ -143,7 +143,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     gcpzoo.errors.ZooError: owner/bert is not a gcpzoo model: its config.json is of another library
     """
     try:
-        config = load_json(read_text(path, f"{where}: config.json"), f"{where}: config.json")
+        config = read_json(path, f"{where}: config.json")
     except ZooError:
         raise
     except UnicodeDecodeError as error:

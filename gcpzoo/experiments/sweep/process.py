@@ -18,7 +18,7 @@ import yaml
 import gcpzoo
 from gcpzoo.errors import printable
 from gcpzoo.experiments.sweep.plan import Run
-from gcpzoo.limits import load_json
+from gcpzoo.limits import read_json
 from gcpzoo.paths import write_text
 
 STATE, OPTIONS, LOG = "run.json", "options.yaml", "log.txt"
@@ -63,7 +63,7 @@ def read_state(folder: Path) -> State | None:
     >>> read_state(Path("nowhere"))
     """
     try:
-        return State(**load_json((folder / STATE).read_text(encoding="utf-8"), STATE))
+        return State(**read_json(folder / STATE))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -75,7 +75,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     {}
     """
     try:
-        report = load_json((folder / "metrics.json").read_text(encoding="utf-8"), "metrics.json")
+        report = read_json(folder / "metrics.json")
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
