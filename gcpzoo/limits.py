@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 
 TEXT_BYTES = 32 * 2**20
 """Length of a config, a record, a ``config.json`` or a ``metrics.json``."""
@@ -91,7 +91,7 @@ def load_yaml(text: str, where: str, loader: Any = None) -> Any:
     except ZooError:
         raise
     except Exception as error:  # PyYAML's constructors raise ValueError, KeyError, AttributeError … for wrong values
-        raise ZooError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+        raise ZooError(f"{where}: not valid YAML: {short(error)}") from None
     check_values(value, where)
     return value
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 from huggingface_hub import is_offline_mode
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 from gcpzoo.hub.convert import convert
-from gcpzoo.hub.files import CONFIG, DamagedError, read_folder, sha256, short
+from gcpzoo.hub.files import CONFIG, DamagedError, read_folder, sha256
 from gcpzoo.hub.records import UNVERIFIED, Record
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import cache, current, flush, write_text

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
 from gcpzoo.hub.trainings import over_seeds
@@ -62,7 +62,7 @@ def hub_card(
         card = ModelCard(existing)
     except Exception as error:  # yaml's errors, and the client's own ValueError
         raise ZooError(
-            f"{repo}: the metadata at the top of its card cannot be read, mend it first: {' '.join(str(error).split())}"
+            f"{repo}: the metadata at the top of its card cannot be read, mend it first: {short(error)}"
         ) from error
     text = card.text
     marked = BEGIN in text and END in text

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
-from gcpzoo.errors import ZooError, is_control
+from gcpzoo.errors import ZooError, is_control, short
 from gcpzoo.hub.records import Record, describe
 from gcpzoo.limits import read_json
 from gcpzoo.models.gcpnet import GCPNet
@@ -35,15 +35,6 @@ class DamagedError(ZooError):
     Traceback (most recent call last):
     gcpzoo.hub.files.DamagedError: model.safetensors is damaged
     """
-
-
-def short(error: BaseException) -> str:
-    """Put an error's text on one line of at most 300 characters.
-
-    >>> short(ValueError("first line\\n  second line"))
-    'first line second line'
-    """
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def sha256(path: Path) -> str:
