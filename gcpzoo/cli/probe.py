@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gcpzoo.cli.tables import new_progress
 from gcpzoo.errors import ZooError
 
 PROTOCOLS = ("linear", "ridge", "knn", "svm", "few-shot")
@@ -121,13 +122,9 @@ def _data(args: argparse.Namespace, model: Any) -> Any:
 
 
 def _extract(args: argparse.Namespace, model: Any, data: Any, split: str, folder: Path | None) -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from gcpzoo.experiments.probe import extract
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with new_progress() as progress:
         task = progress.add_task(f"features of {split} images", total=None)
         found = extract(
             model, data, split, args.device, folder, lambda n, total: progress.update(task, completed=n, total=total)
