@@ -34,7 +34,7 @@ class ArchiveDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(augment=augment, **kwargs)
-        self.root = root_folder(root)
+        self.root: Path = root_folder(root)
 
     def folder(self) -> Path:
         """Find the archive's folder with all its parts: the one of its name in ``root``, else ``root`` itself.
