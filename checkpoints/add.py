@@ -30,7 +30,7 @@ from gcpzoo.experiments.sweep.execute import ABOUT, RESULTS
 from gcpzoo.experiments.sweep.process import read_report
 from gcpzoo.hub import records, save_local
 from gcpzoo.hub.files import WEIGHTS
-from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.limits import read_yaml
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
 from gcpzoo.training.options import CONFIG
@@ -201,7 +201,7 @@ def add(args: argparse.Namespace, folder: Path = HERE) -> str:
     if found and args.control:
         raise ZooError("--control is for runs outside a sweep: this sweep names its own")
     report = read_run(source)
-    config = load_yaml(read_text(source / CONFIG, str(source / CONFIG)), CONFIG)
+    config = read_yaml(source / CONFIG)
     check_final(source, report, config)
     control = control_of(found, args.control, report)
     model = gcpzoo.load(source / "checkpoints" / "last.ckpt")

@@ -37,8 +37,8 @@ from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import THICK_AND_DOTTED, Block, Training, differences
 from gcpzoo.hub.card import fill_page, markdown
 from gcpzoo.hub.records import get_record, list_models
-from gcpzoo.limits import load_yaml, read_text
-from gcpzoo.paths import replacing
+from gcpzoo.limits import read_yaml
+from gcpzoo.paths import write_text
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: written by docs/make_evidence.py -->", "<!-- results: to here -->"
@@ -61,7 +61,7 @@ def load_claims(folder: Path = EVIDENCE) -> dict[str, Any]:
         ZooError: if a key or a table is unknown, or a table has no command.
     """
     path = folder / "claims.yaml"
-    claims: dict[str, Any] = load_yaml(read_text(path, str(path)), str(path))
+    claims: dict[str, Any] = read_yaml(path)
     for claim in claims["claims"]:
         for key in claim:
             if key not in CLAIM_KEYS:
@@ -168,12 +168,6 @@ def chosen_table(claim: Claim, folder: Path = EVIDENCE) -> tuple[str, str]:
     return f"{markdown(title, rows)}\n\n{_origin(trainings)}", draw(blocks, f"Gain in top-1 over {control}")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a page, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def main() -> None:
     """Gather, if asked, then write all pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,11 +184,11 @@ def main() -> None:
         text, drawings = page(claims)
         table, drawings["gain.svg"] = chosen_table(claims["readme"])
         fill_page(ROOT / "docs" / "choosing.md", BEGIN, END, table)
-        write(ROOT / "docs" / "evidence.md", text)
+        write_text(ROOT / "docs" / "evidence.md", text)
         for path in EVIDENCE.glob("*.svg"):
             path.unlink()
         for name, drawing in drawings.items():
-            write(EVIDENCE / name, drawing)
+            write_text(EVIDENCE / name, drawing)
     except ZooError as error:
         parser.exit(2, f"make_evidence.py: error: {error}\n")
 

@@ -34,6 +34,15 @@ def printable(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if is_control(c) else c for c in text)
 
 
+def short(error: BaseException) -> str:
+    """Put an error's text on one line of at most 300 characters.
+
+    >>> short(ValueError("first line\\n  second line"))
+    'first line second line'
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def is_control(character: str) -> bool:
     """Say whether a character controls the output, cannot be encoded (a surrogate), or switches the text's direction.
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 
 TEXT_BYTES = 32 * 2**20
 """Length of a config, a record, a ``config.json`` or a ``metrics.json``."""
@@ -60,8 +60,7 @@ def read_text(path: Path, where: str) -> str:
     '{}'
     """
     if path.stat().st_size > TEXT_BYTES:
-        most = TEXT_BYTES >> 20
-        raise ZooError(f"{where} must be at most {most} MiB; it is larger than {most} MiB")
+        raise ZooError(f"{where} must be at most {TEXT_BYTES >> 20} MiB, it is larger")
     return path.read_text(encoding="utf-8")
 
 
@@ -92,7 +91,7 @@ def load_yaml(text: str, where: str, loader: Any = None) -> Any:
     except ZooError:
         raise
     except Exception as error:  # PyYAML's constructors raise ValueError, KeyError, AttributeError … for wrong values
-        raise ZooError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+        raise ZooError(f"{where}: not valid YAML: {short(error)}") from None
     check_values(value, where)
     return value
 
@@ -124,6 +123,30 @@ def load_json(text: str, where: str) -> Any:
         raise ValueError("too many levels") from None
     check_values(value, where)
     return value
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, as :func:`read_text` and :func:`load_yaml` do; errors name its path.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "mine.yaml")
+    >>> _ = path.write_text("top1: 91.5")
+    >>> read_yaml(path)
+    {'top1': 91.5}
+    """
+    return load_yaml(read_text(path, str(path)), str(path))
+
+
+def read_json(path: Path, where: str = "") -> Any:
+    """Read a JSON file, as :func:`read_text` and :func:`load_json` do; errors name ``where``, else its path.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "metrics.json")
+    >>> _ = path.write_text('{"top1": 91.5}')
+    >>> read_json(path)
+    {'top1': 91.5}
+    """
+    return load_json(read_text(path, where or str(path)), where or str(path))
 
 
 def check_values(value: Any, where: str) -> None:

@@ -18,6 +18,8 @@ TEMPORARY = ".writing-"
 """Start of the names of files that are not whole yet; they stand beside what they will become."""
 RUN_FILES = ("best.ckpt", "last.ckpt")
 """The model of a run's folder: the best epoch where the run kept it, else the final one."""
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""How the names of files end whose weights a training can start from."""
 TOGETHER = ".written"
 """Folder of files that are whole and count already, on their way to the folder that it is in."""
 
@@ -163,6 +165,21 @@ def replacing(path: str | Path, former: Path | None = None) -> Iterator[Path]:
     finally:
         if temporary != path:
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, as :func:`replacing` does.
+
+    Raises:
+        ZooError: if the file cannot be written; the message says why.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_text(folder / "metrics.json", "{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['metrics.json']
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _keep(path: Path, former: Path) -> None:

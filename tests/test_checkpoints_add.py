@@ -20,7 +20,7 @@ from gcpzoo.cli.demo import PRETRAINED
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder.advice import BACKBONE
 from gcpzoo.hub import save_local
-from gcpzoo.hub.records import get_record, in_package, parse_record
+from gcpzoo.hub.records import IN_PACKAGE, get_record, parse_record
 from gcpzoo.hub.trainings import over_seeds
 from gcpzoo.models.preprocessing import Preprocessing
 
@@ -229,13 +229,13 @@ def test_weights_that_16_bit_cannot_hold_are_refused(module: ModuleType) -> None
 def test_the_package_carries_what_its_first_commands_begin_with_and_the_repository_at_most_60_mb() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     carried = {Path(source).name for source in build["force-include"] if source.endswith(".safetensors")}
-    assert carried == {f"{name}.safetensors" for name in in_package()}
-    assert {BACKBONE, PRETRAINED} <= in_package()
+    assert carried == {f"{name}.safetensors" for name in IN_PACKAGE}
+    assert {BACKBONE, PRETRAINED} <= IN_PACKAGE
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {name for name in gcpzoo.list_models() if name in readme} <= in_package()
+    assert {name for name in gcpzoo.list_models() if name in readme} <= IN_PACKAGE
     embedded = [get_record(n) for n in gcpzoo.list_models() if get_record(n).kind == "embedded"]
-    assert {r.availability for r in embedded if r.name in in_package()} == {"in the package"}
-    assert all(r.availability == "in the repository" for r in embedded if r.name not in in_package())
+    assert {r.availability for r in embedded if r.name in IN_PACKAGE} == {"in the package"}
+    assert all(r.availability == "in the repository" for r in embedded if r.name not in IN_PACKAGE)
     sizes = {r.name: (ROOT / "checkpoints" / r.source["file"]).stat().st_size for r in embedded}
     assert sizes == {r.name: r.size for r in embedded}
     assert max(sizes.values()) <= 13_000_000

@@ -135,11 +135,10 @@ def bad_files(reference: Path, scratch: Path, seed: int) -> Iterator[Fault]:
                 what, b""
             )
         )
-        command = (["info", path], ["predict", "--model", path, path], ["convert", path, "--output", scratch / "o"])
+        command = (["info", path], ["predict", "--model", path, path])
+        command += (["convert", path, "--source", "fast_mpn_cov", "--arch", "resnet18", "--output", scratch / "o"],)
         command += (["test", "--data", "Digits", "--ckpt_path", path, *QUIET],)
         chosen = command[i // 4]
-        if chosen[0] == "convert":
-            chosen = [*chosen, "--backbone", "resnet18", "--head", "isqrt", "--num_classes", "10"]
         outcome = run(*chosen, cwd=scratch)
         yield Fault("file that cannot be opened", f"{chosen[0]}: {what}", verdict(outcome, 2), outcome.seconds)
     aliases = [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40)]

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from gcpzoo.analysis.over_images import over_images, vectors
+from gcpzoo.analysis.spectrum import pooled_features
 from gcpzoo.data.bulk import BATCH
 from gcpzoo.data.images import refuse_faults
 from gcpzoo.data.scan import refuse_unreadable, scan_images, split_folders
@@ -160,9 +161,7 @@ def covariance_vectors(model: GCPNet, x: Tensor) -> Tensor:
     head = model.head
     if not isinstance(head, SecondOrderHead):
         raise ZooError(f"before_root needs a head that makes a covariance, got {model.config['head']}")
-    f = model.forward_features(x)
-    f = f if model.fusion == "all" else f[:, :, int(model.backbone.num_prefix_tokens) :]
-    data = as_matrix(at_least_float32(head.reduce(f)))
+    data = as_matrix(at_least_float32(head.reduce(pooled_features(model, x))))
     groups = data.reshape(len(x) * head.cov_groups, head.group_dim, data.shape[2])
     return triangle(covariance(groups, head.centered)).reshape(len(x), -1)
 

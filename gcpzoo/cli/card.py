@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
         stale = stale or (has_table and update_page(page, write=False))
         print("not up to date: run gcpzoo card" if stale else "up to date")
         return int(stale)
-    with replacing(card) as temporary:
-        temporary.write_text(zoo_card(), encoding="utf-8")
+    write_text(card, zoo_card())
     if has_table:
         update_page(page)
     print(f"wrote {card}" + (f" and the table in {page}" if has_table else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gcpzoo.cli.tables import new_table, show, show_json
+from gcpzoo.cli.tables import new_progress, new_table, show, show_json
 from gcpzoo.errors import printable
 
 if TYPE_CHECKING:
@@ -29,14 +29,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found, and return 1 if anything must be put right."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from gcpzoo.data.survey import survey
 
-    console = Console(stderr=True)
-    columns = ("decoding", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with new_progress() as progress:
         task = progress.add_task("decoding", total=None)
         report = survey(args.folder, lambda n: progress.update(task, total=n), lambda n: progress.advance(task, n))
     if args.json:

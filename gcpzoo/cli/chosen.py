@@ -20,7 +20,7 @@ from gcpzoo.errors import printable
 from gcpzoo.experiments.folder import Choice, FolderSurvey, Source, choose, compare_frozen, image_size
 from gcpzoo.experiments.folder.advice import DEFAULT, HEADS
 from gcpzoo.experiments.folder.frozen import IMAGES, LEAST, says_anything
-from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.limits import read_yaml
 from gcpzoo.training.options import CONFIG
 
 
@@ -52,7 +52,7 @@ def _head_of_run(request: FolderRequest) -> str | None:
     path = Path(request.typed.get("output", ""), CONFIG)
     if request.typed.get("resume", "false") == "false" or not path.is_file():
         return None
-    begun = load_yaml(read_text(path, str(path)), str(path))
+    begun = read_yaml(path)
     return next((name for name, advice in HEADS.items() if advice.model["head"] == begun["model"]["head"]), None)
 
 

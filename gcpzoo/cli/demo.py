@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from gcpzoo.cli.few_images import few_images
 from gcpzoo.cli.tables import new_table, show
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.records import get_record
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 PRETRAINED = "resnet18_isqrt.digits"
 HEADS = ("isqrt", "gap")
-RunCommand = Callable[[list[str]], int]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -53,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         _say_how_little_it_tells(results)
         content["few_images"] = few_images(folder, say)
     seconds = time.perf_counter() - start
-    with replacing(folder / "demo.json") as temporary:
-        temporary.write_text(json.dumps({"seconds": round(seconds, 1), **content}, indent=2) + "\n")
+    write_text(folder / "demo.json", json.dumps({"seconds": round(seconds, 1), **content}, indent=2) + "\n")
     say(f"\nDone in {seconds:.0f} s. Plots and figures are in {escape(str(folder))}. What to do next:")
     say(f"  gcpzoo predict --model {escape(str(folder))}/isqrt/checkpoints/last.ckpt IMAGE")
     say("  gcpzoo demo --data FOLDER        the same comparison on your own images, a subfolder for each class")
@@ -83,8 +80,7 @@ def _prepare(data: str | None, output: str) -> Path:
             raise ZooError(f"{output!r} holds something else; give another --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "demo.json") as temporary:
-        temporary.write_text("{}\n")
+    write_text(folder / "demo.json", "{}\n")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError, printable, unknown_name
-from gcpzoo.paths import check_outputs, replacing
+from gcpzoo.paths import check_outputs, write_text
 
 FILE = "explanations.json"
 
@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
                 print(f"  channels {pair.i} × {pair.j} add {pair.contribution:+.4f} to the logit")
     if entries:
         content = json.dumps({"model": str(args.model), "methods": methods, "images": entries}, indent=1)
-        with replacing(folder / FILE) as temporary:
-            temporary.write_text(content + "\n")
+        write_text(folder / FILE, content + "\n")
         print(f"{len(entries)} figure{'s' if len(entries) > 1 else ''} and {FILE} in {printable(args.output)}")
     if bad:
         raise ZooError(f"{len(bad)} of {len(paths)} images cannot be read: {'; '.join(bad[:10])}")

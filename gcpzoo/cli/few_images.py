@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.cli.tables import new_table, show
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 TRUNKS = {
     "ImageNet": "first stage of torchvision's ResNet-18, trained on ImageNet with average pooling",
@@ -52,8 +52,9 @@ def few_images(folder: Path, say: Callable[[str], None], shots: tuple[int, ...] 
                 low, high = (e.mean if end is None else end for end in (e.low, e.high))
                 panels.setdefault(trunk, {}).setdefault(head, []).append((count, e.mean, low, high))
     drawing = figures.learning_curves(panels, {head: i for i, head in enumerate(HEADS)})
-    with replacing(folder / "few_images.svg") as temporary:
-        temporary.write_text(figures.to_svg(drawing, "Accuracy against training digits a class", alone=True))
+    write_text(
+        folder / "few_images.svg", figures.to_svg(drawing, "Accuracy against training digits a class", alone=True)
+    )
     return found
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gcpzoo.cli.shortcuts import FILES, SWITCHES
+from gcpzoo.cli.shortcuts import SWITCHES
 from gcpzoo.data.scan import refuse_inside
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import WEIGHT_FILES
 
 FLAGS = ("--compare",)
 VALUES = ("--from", "--folds")
@@ -119,7 +120,7 @@ def _check_source(given: str) -> None:
         raise ZooError("--from must name a model of the zoo, a folder, a run or a file of weights, got nothing")
     if given.startswith("hf-hub:") or Path(given).exists():
         return
-    if Path(given).suffix in FILES or "/" in given:
+    if Path(given).suffix in WEIGHT_FILES or "/" in given:
         raise ZooError(f"--from: there is no file or folder {given!r}")
     from gcpzoo.hub.records import get_record
 

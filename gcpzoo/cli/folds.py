@@ -11,7 +11,7 @@ from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import Choice
 from gcpzoo.experiments.statistics import mean_interval
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 METRICS = {"top1": "top-1", "per_class": "mean over classes", "f1": "F1"}
 
@@ -38,8 +38,7 @@ def cross_validate(request: FolderRequest, choice: Choice) -> int:
         **{name: {"mean": e.mean, "low": e.low, "high": e.high} for name, e in found.items()},
         "test": [{name: test[name] for name in METRICS} for test in tests],
     }
-    with replacing(output / "folds.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(output / "folds.json", json.dumps(content, indent=2) + "\n")
     print(f"\n{request.folds} folds, every image tested once:")
     for name, e in found.items():
         half = 100 * ((e.high or e.mean) - e.mean)

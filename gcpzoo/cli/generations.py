@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import OUTPUT, output_folder, write_predictions
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import replacing
+from gcpzoo.limits import read_yaml
+from gcpzoo.paths import write_text
 from gcpzoo.training import DistillationConfig
 from gcpzoo.training.generations import evaluate_generations
 from gcpzoo.training.options import CONFIG
@@ -59,8 +59,7 @@ def fit_generations(config: Namespace, argv: Sequence[str], fit: Callable[[Seque
     if config.evaluate and cli.trainer.is_global_zero and not config.trainer.fast_dev_run:
         trainer = {key: config.trainer[key] for key in ("accelerator", "precision")}
         report, probabilities = evaluate_generations(runs, cli.datamodule, **trainer)
-        with replacing(output / REPORT) as temporary:
-            temporary.write_text(json.dumps(report, indent=2, default=str, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(output / REPORT, json.dumps(report, indent=2, default=str, allow_nan=False) + "\n")
         for row in report["evaluations"]:
             print(_line(row))
         write_predictions([probabilities], cli.model.model, cli.datamodule, output)
@@ -77,7 +76,7 @@ def _check(config: Namespace, output: Path) -> None:
     values = config.model.distillation
     DistillationConfig(**{**values, "teacher": values.teacher or "the generation before"})  # wrong ones fail at once
     if (output / "generation-2" / CONFIG).is_file():  # it has learned from the first, which must stay as it is
-        begun = yaml.safe_load((output / "generation-1" / CONFIG).read_text(encoding="utf-8"))["trainer"]
+        begun = read_yaml(output / "generation-1" / CONFIG)["trainer"]
         for key in ("max_epochs", "max_steps"):
             if begun[key] != config.trainer[key]:
                 raise ZooError(

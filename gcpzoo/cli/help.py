@@ -17,7 +17,7 @@ EXAMPLES = {
     "validate": ("gcpzoo validate --model runs/mine --data ImageFolder --data.root FOLDER",),
     "test": (
         "gcpzoo test --model resnet18_isqrt.digits --data Digits",
-        "gcpzoo test --config evaluate/cub.yaml --model MODEL --data.root FOLDER",
+        "gcpzoo test --config evaluate/finegrained.yaml --model MODEL --data.root FOLDER",
     ),
     "analyze": (
         "gcpzoo analyze resnet18_isqrt.digits --data Digits --only spectrum,calibration",
@@ -89,7 +89,7 @@ OPTIONS = (
     ("", "--output DIR", "folder of the run (runs/NAME)"),
     ("fit", "--resume", "go on with the stopped run in --output"),
     ("test", "--model NAME", "a model of the zoo, hf-hub:owner/repo, a folder, a run or its .ckpt"),
-    ("", "--data CLASS", "ImageFolder, CUB, Aircraft, Cars, ImageNet, Digits or a class of one's own"),
+    ("", "--data CLASS", "ImageFolder, CUB200, FGVCAircraft, StanfordCars, ImageNet, Digits or a class of one's own"),
     ("", "--data.root FOLDER", "where the images are"),
     ("", "--data.image_size N", "side of the images in pixels"),
     ("", "--data.batch_size N", "images in a batch"),

@@ -125,11 +125,11 @@ def _what(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _report(name: str) -> dict[str, Any]:
     """Read what the folder of a run says of its training and test; nothing for other models."""
-    from gcpzoo.limits import load_json, read_text
+    from gcpzoo.limits import read_json
     from gcpzoo.paths import run_file
 
     path = Path(name, "metrics.json")
-    return load_json(read_text(path, str(path)), str(path)) if path.is_file() and run_file(name) else {}
+    return read_json(path) if path.is_file() and run_file(name) else {}
 
 
 def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from gcpzoo.cli.tables import show_json
+from gcpzoo.cli.tables import new_progress, show_json
 from gcpzoo.errors import ZooError, printable
 from gcpzoo.paths import check_outputs
 
@@ -107,14 +107,11 @@ def progress(paths: Sequence[str]) -> Iterator[Callable[[int, int], None]]:
 
     Gives a function of the number of images done, and of those that an earlier run had done.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn
 
-    console = Console(stderr=True)
     rate = TextColumn("{task.fields[rate]:,.0f} images/s")
-    columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     start, total, new = time.perf_counter(), len(set(paths)), 0
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with new_progress(rate) as bar:
         task = bar.add_task("", total=total, rate=0.0)
 
         def advance(done: int, before: int) -> None:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gcpzoo.cli.tables import new_progress
 from gcpzoo.errors import ZooError
 
 PROTOCOLS = ("linear", "ridge", "knn", "svm", "few-shot")
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print what was measured."""
     from gcpzoo.experiments.probe import check_episodes, few_shot, probe
-    from gcpzoo.paths import replacing
+    from gcpzoo.paths import write_text
 
     _check(args)
     model = _model(args)
@@ -67,8 +68,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{text}: top-1 {100 * result.top1:.2f} ± {100 * half:.2f} %")
     if args.output:
         about = {"format": FORMAT, "model": args.model, "head": model.config["head"], "data": args.data}
-        with replacing(args.output) as temporary:
-            temporary.write_text(json.dumps({**about, "seed": args.seed, **result.to_dict()}, indent=2) + "\n")
+        write_text(args.output, json.dumps({**about, "seed": args.seed, **result.to_dict()}, indent=2) + "\n")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -122,13 +122,9 @@ def _data(args: argparse.Namespace, model: Any) -> Any:
 
 
 def _extract(args: argparse.Namespace, model: Any, data: Any, split: str, folder: Path | None) -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from gcpzoo.experiments.probe import extract
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with new_progress() as progress:
         task = progress.add_task(f"features of {split} images", total=None)
         found = extract(
             model, data, split, args.device, folder, lambda n, total: progress.update(task, completed=n, total=total)

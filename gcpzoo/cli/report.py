@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.limits import load_json
+from gcpzoo.limits import read_json
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,7 +56,7 @@ def _control(folders: list[str]) -> str | None:
 
 def _read(path: Path) -> str | None:
     try:
-        control = load_json(path.read_text(encoding="utf-8"), str(path)).get("control")
+        control = read_json(path).get("control")
     except (ValueError, AttributeError) as error:
         raise ZooError(f"{path} is not what gcpzoo sweep writes ({error}): give --control") from None
     return None if control is None else str(control)

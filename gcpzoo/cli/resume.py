@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import holds_training
 from gcpzoo.errors import ZooError
+from gcpzoo.limits import read_yaml
 from gcpzoo.models.weights import open_file
-from gcpzoo.paths import remove_leftovers, replacing
+from gcpzoo.paths import remove_leftovers, write_text
 from gcpzoo.training.checkpoints import FOLDER, FORMER, LAST, is_whole
 from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
@@ -88,8 +88,8 @@ def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, A
     if not path.is_file():
         raise ZooError(f"{path} is missing, so --resume cannot know the run's options; use --ckpt_path instead")
     try:
-        before = flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValueError, yaml.YAMLError):
+        before = flatten(read_yaml(path))
+    except ValueError:
         raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
     now, default = flatten(config), flatten(defaults)
     for key in sorted(before.keys() | now.keys()):
@@ -115,5 +115,4 @@ class RecordConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
             return  # its options are those of the training
-        with replacing(Path(trainer.default_root_dir) / CONFIG) as temporary:
-            temporary.write_text(self.parser.dump(self.asked, skip_none=False), encoding="utf-8")
+        write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.asked, skip_none=False))

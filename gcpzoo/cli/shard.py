@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gcpzoo.cli.tables import new_progress
+from gcpzoo.data.scan import SPLITS
 from gcpzoo.errors import printable
-
-NAMES = ("train", "val", "test")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,22 +20,17 @@ def add_parser(subparsers: Any) -> None:
     p.add_argument("folder", metavar="DIR", help="train, val and test folders of class folders, or some of them")
     p.add_argument("out", metavar="OUT", help="a new or empty folder")
     p.add_argument("--max-mb", type=int, default=1024, metavar="N", help="most MiB of a shard (default: 1024)")
-    p.add_argument("--splits", nargs="+", choices=NAMES, help="the splits to pack (default: all that there are)")
+    p.add_argument("--splits", nargs="+", choices=SPLITS, help="the splits to pack (default: all that there are)")
     p.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read, and name them")
     p.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the shards and say how many."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from gcpzoo.data.scan import name_files
     from gcpzoo.data.sharding import pack
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with new_progress() as progress:
         task = progress.add_task("scanning", total=None)
         packed = pack(
             args.folder,

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import run_file
+from gcpzoo.paths import WEIGHT_FILES, run_file
 from gcpzoo.training.configs import find_config, read_config
 from gcpzoo.training.former_names import CONFIG_SUFFIXES, refuse_former_names
 
-FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 SWITCHES = {"--skip-corrupt": ("--data.on_error", "skip"), "--balanced": ("--model.balanced", "true")}
 """Short forms without a value, and the options that they stand for; these come last, behind ``--data``."""
 HELP_ALL = "--help-all"
@@ -88,7 +87,7 @@ def refuse_missing_files(argv: Sequence[str]) -> None:
         value = inline if equals else "".join(argv[i + 1 : i + 2])
         if key == "--data.root" and value and not Path(value).expanduser().exists():
             raise ZooError(f"there is no folder {value}; expected train, val and test folders, or class folders")
-        if key == "--model.backbone_weights" and Path(value).suffix in FILES and not Path(value).is_file():
+        if key == "--model.backbone_weights" and Path(value).suffix in WEIGHT_FILES and not Path(value).is_file():
             raise ZooError(f"no weights file {value!r}")
 
 

@@ -34,6 +34,20 @@ def new_console(width: int | None = None) -> Any:
     return Console(width=width, markup=False, emoji=False)
 
 
+def new_progress(*columns: Any) -> Any:
+    """Make a bar of what is done, for a terminal only; it is on stderr and leaves no trace.
+
+    Args:
+        columns: further ones of rich, before the time that remains.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn())
+    return Progress(*shown, console=console, transient=True, disable=not console.is_terminal)
+
+
 def show(content: Any) -> None:
     """Print a table or plain values: in the terminal's width, or in whole lines into a pipe.
 

@@ -34,33 +34,27 @@ class ArchiveDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(augment=augment, **kwargs)
-        self.root = root_folder(root)
+        self.root: Path = root_folder(root)
 
     def folder(self) -> Path:
-        """Find the archive's folder with all its parts.
+        """Find the archive's folder with all its parts: the one of its name in ``root``, else ``root`` itself.
 
         Raises:
-            ZooError: if something is missing; the message says what was expected where.
+            ZooError: if something is missing; the message says what was expected where, and how to come by it.
+
+        >>> from gcpzoo.data import CUB200
+        >>> CUB200("/nowhere").folder()
+        Traceback (most recent call last):
+        gcpzoo.errors.ZooError: CUB200: there is no folder /nowhere; ...
         """
-        return find_folder(self.name, str(self.root), self.archive, self.parts, self.remedy)
-
-
-def find_folder(data: str, root: str, name: str, parts: Sequence[str], hint: str) -> Path:
-    """Find the folder ``name`` in ``root``, or ``root`` itself if it is that folder, with all ``parts`` inside.
-
-    Raises:
-        ZooError: if something is missing; the message says what was expected where, and gives the ``hint``.
-
-    >>> find_folder("CUB200", "/nowhere", "CUB_200_2011", ["images"], "extract the archive there")
-    Traceback (most recent call last):
-    gcpzoo.errors.ZooError: CUB200: there is no folder /nowhere; extract the archive there
-    """
-    base = Path(root).expanduser()
-    if not base.is_dir():
-        raise ZooError(f"{data}: there is no folder {base}; {hint}")
-    folder = base / name if (base / name).is_dir() else base
-    missing = [part for part in parts if not (folder / part).exists()]
-    if missing:
-        expected = ", ".join(f"{name}/{part}" for part in parts)
-        raise ZooError(f"{data}: {folder} lacks {', '.join(missing)}; expected in {base}: {expected}; {hint}")
-    return folder
+        base = self.root
+        if not base.is_dir():
+            raise ZooError(f"{self.name}: there is no folder {base}; {self.remedy}")
+        folder = base / self.archive if (base / self.archive).is_dir() else base
+        missing = [part for part in self.parts if not (folder / part).exists()]
+        if missing:
+            expected = ", ".join(f"{self.archive}/{part}" for part in self.parts)
+            raise ZooError(
+                f"{self.name}: {folder} lacks {', '.join(missing)}; expected in {base}: {expected}; {self.remedy}"
+            )
+        return folder

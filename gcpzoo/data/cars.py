@@ -14,7 +14,7 @@ PARTS = (
     "cars_train",
     "cars_test",
 )
-HINT = "its authors no longer offer it for download: arrange a copy like this"
+HINT = "its authors no longer offer it for download: lay a copy out as gcpzoo.data.StanfordCars describes"
 
 
 class StanfordCars(ArchiveDataModule):
@@ -27,7 +27,7 @@ class StanfordCars(ArchiveDataModule):
         ROOT/stanford_cars/cars_test/00001.jpg …                          (cars_test.tgz)
         ROOT/stanford_cars/cars_test_annos_withlabels.mat
 
-    Images are resized to ``size``×``size``, whatever their shape; training adds flips only.
+    Images are resized to ``image_size``×``image_size``, whatever their shape; training adds flips only.
 
     Args:
         root: folder that holds ``stanford_cars``, or that folder itself.

@@ -16,9 +16,9 @@ import numpy as np
 
 from gcpzoo.data.folder import scan
 from gcpzoo.data.loading import Sample
-from gcpzoo.data.scan import list_folders, root_folder, split_folders
+from gcpzoo.data.scan import SPLITS, list_folders, root_folder, split_folders
 from gcpzoo.data.screening import ScreenedDataModule, refuse_shared_files
-from gcpzoo.data.shards import COLUMNS, SPLIT_NAMES, SplitTable, shard_name, write_index
+from gcpzoo.data.shards import COLUMNS, SplitTable, shard_name, write_index
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.paths import replacing
 
@@ -54,17 +54,15 @@ class Folders(ScreenedDataModule):
         super().__init__(on_error=on_error)
         self.root = root_folder(root)
         for split in splits or ():
-            if split not in SPLIT_NAMES:
-                raise unknown_name("split", split, SPLIT_NAMES)
+            if split not in SPLITS:
+                raise unknown_name("split", split, SPLITS)
         place = str(self.root)
         folders, _ = split_folders(place)
         missing = [split for split in splits or () if split not in folders]
         if not folders or missing:
             what = ", ".join(missing) or "train, val or test"
             raise ZooError(f"{place} has no folder {what}; expected {place}/train/CLASS/… and {place}/val/CLASS/…")
-        self.places = {
-            split: os.path.join(place, folders[split]) for split in SPLIT_NAMES if split in (splits or folders)
-        }
+        self.places = {split: os.path.join(place, folders[split]) for split in SPLITS if split in (splits or folders)}
         self.classes = sorted({name for folder in self.places.values() for name in list_folders(folder)})
         self.images = {split: scan(folder, self.classes) for split, folder in self.places.items()}
         refuse_shared_files(self.images, place)

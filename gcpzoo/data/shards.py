@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from gcpzoo.data.scan import SPLITS
 from gcpzoo.errors import ZooError
 from gcpzoo.limits import load_json
 from gcpzoo.paths import replacing
 
 INDEX = "shards.safetensors"
 VERSION = 1
-SPLIT_NAMES = ("train", "val", "test")
 COLUMNS = ("class", "shard", "offset", "size", "crc32")
 """Of the table of a split's images."""
-_SHARD = re.compile(rf"({'|'.join(SPLIT_NAMES)})-\d{{5,}}\.tar")
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.tar")
 
 
 class ShardedFile(str):
@@ -214,7 +214,7 @@ def _read_index(path: str) -> dict[str, SplitTable]:
         about = load_json(file.metadata()["shards"], INDEX)
         if about["version"] != VERSION:
             raise ZooError(f"version must be {VERSION}, got {about['version']!r:.20}")
-        for split in (split for split in SPLIT_NAMES if split in about["splits"]):
+        for split in (split for split in SPLITS if split in about["splits"]):
             classes, shards = about["splits"][split]["classes"], about["splits"][split]["shards"]
             names = file.get_tensor(f"{split}.names").tobytes().decode("utf-8", "surrogateescape").split("\0")
             places = file.get_tensor(f"{split}.places")

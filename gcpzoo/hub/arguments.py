@@ -7,7 +7,7 @@ import re
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from gcpzoo.errors import ZooError, is_control
+from gcpzoo.errors import ZooError, is_control, short
 
 WRONG_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|//|@\{|^[-/.]|/\.|[/.]$|\.lock(/|$)|^@?$")
 LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]*|none stated|other \(.+\)")
@@ -23,8 +23,7 @@ def check_repo_id(field: str, name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        reason = " ".join(str(error).split())
-        raise ZooError(f"{field} must be the id of a repository on the Hub, got {name!r}: {reason}") from None
+        raise ZooError(f"{field} must be the id of a repository on the Hub, got {name!r}: {short(error)}") from None
 
 
 def check_ref(field: str, name: str) -> None:

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 from huggingface_hub import is_offline_mode
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 from gcpzoo.hub.convert import convert
-from gcpzoo.hub.files import CONFIG, DamagedError, read_folder, sha256, short
+from gcpzoo.hub.files import CONFIG, DamagedError, read_folder, sha256
 from gcpzoo.hub.records import UNVERIFIED, Record
 from gcpzoo.models.gcpnet import GCPNet
-from gcpzoo.paths import cache, current, flush, replacing
+from gcpzoo.paths import cache, current, flush, write_text
 
 QUOTA = ("too many users have viewed or downloaded", "quota exceeded")
 """Words of the pages that Google Drive sends in place of a file that was downloaded too often."""
@@ -91,8 +91,7 @@ def _check_hash(record: Record, file: Path) -> None:
         )
     first = file.with_suffix(".sha256")
     if not first.is_file():
-        with replacing(first) as temporary:
-            temporary.write_text(f"{found}  {file.name}\n", encoding="utf-8")
+        write_text(first, f"{found}  {file.name}\n")
     elif (known := first.read_text(encoding="utf-8").split()[0]) != found:
         raise ZooError(
             f"{record.name}: the authors' file has changed: its sha256 is {found[:12]}…, at the first download it was "

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 from gcpzoo.heads import list_heads
 from gcpzoo.hub.records import PINNED, UNVERIFIED, VERIFIED, Record, get_record, list_models
 from gcpzoo.hub.trainings import over_seeds
 from gcpzoo.limits import load_yaml
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 BEGIN, END = "<!-- gcpzoo: generated from here -->", "<!-- gcpzoo: to here; text outside is kept -->"
 DATASETS = {"imagenet-1k": "ILSVRC/imagenet-1k"}
@@ -62,7 +62,7 @@ def hub_card(
         card = ModelCard(existing)
     except Exception as error:  # yaml's errors, and the client's own ValueError
         raise ZooError(
-            f"{repo}: the metadata at the top of its card cannot be read, mend it first: {' '.join(str(error).split())}"
+            f"{repo}: the metadata at the top of its card cannot be read, mend it first: {short(error)}"
         ) from error
     text = card.text
     marked = BEGIN in text and END in text
@@ -325,6 +325,5 @@ def fill_page(path: Path, begin: str, end: str, content: str, write: bool = True
         raise ZooError(f"{path} needs the lines {begin!r} and {end!r} around what is generated")
     new = f"{text.partition(begin)[0]}{begin}\n{content}\n{end}{text.partition(end)[2]}"
     if write and new != text:
-        with replacing(path) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+        write_text(path, new)
     return new != text

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants, is_offline_mode
 from huggingface_hub import errors as e
 
 from gcpzoo import __version__
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 from gcpzoo.hub.records import COMMIT
 
 LIBRARY = "gcpzoo"
@@ -171,7 +171,7 @@ def explain(error: BaseException, repo: str, revision: str | None = None) -> str
     if isinstance(error, e.HTTPError) and not isinstance(error, e.HfHubHTTPError):
         return _unreachable(repo)
     if isinstance(error, e.HFValidationError):
-        return f"{repo!r} is not a repository's name: expected owner/repo ({_first(error)})"
+        return f"{repo!r} is not a repository's name: expected owner/repo ({short(error)})"
     if isinstance(error, e.LocalTokenNotFoundError):
         return f"{repo}: not logged in: run 'hf auth login' or set HF_TOKEN to a token that may write"
     if isinstance(error, e.EntryNotFoundError):
@@ -179,10 +179,6 @@ def explain(error: BaseException, repo: str, revision: str | None = None) -> str
     if isinstance(error, e.HfHubHTTPError):
         return _refusal(error, repo, revision)
     return _local(error, repo)
-
-
-def _first(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _unreachable(repo: str, offline: bool = False) -> str:
@@ -204,7 +200,7 @@ def _refusal(error: e.HfHubHTTPError, repo: str, revision: str | None) -> str:
         return f"{repo} has no revision {revision or constants.DEFAULT_REVISION!r}{_revisions(repo)}"
     status = error.response.status_code
     if status == 400 and "metadata" in str(error):
-        return f"{repo}: the Hub refuses the model card's metadata: {_first(error)}"
+        return f"{repo}: the Hub refuses the model card's metadata: {short(error)}"
     if status == 401:
         return f"{repo}: the Hub refuses the token (expired, mistyped?): 'hf auth login' again or renew HF_TOKEN"
     if status >= 500:
@@ -217,12 +213,12 @@ def _refusal(error: e.HfHubHTTPError, repo: str, revision: str | None) -> str:
         413: "the Hub refuses the upload: too large, or the quota is used up",
         429: "the Hub refuses more requests for now (rate limit); try again in a few minutes",
     }
-    return f"{repo}: {known.get(status, _first(error))} ({status})"
+    return f"{repo}: {known.get(status, short(error))} ({status})"
 
 
 def _local(error: BaseException, repo: str) -> str | None:
     """Explain errors that the client raises by itself, told by their text where they have no class."""
-    text = _first(error)
+    text = short(error)
     if isinstance(error, (e.XetDownloadError, ConnectionError, RuntimeError)):
         return f"{repo}: the transfer through Xet failed ({text}); try again, or set HF_HUB_DISABLE_XET=1"
     if isinstance(error, OSError) and "onsistency check" in text:

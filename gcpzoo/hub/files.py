@@ -16,13 +16,13 @@ from safetensors.torch import save
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import check_class_names, class_descriptions, class_ids, imagenet_classes
-from gcpzoo.errors import ZooError, is_control
+from gcpzoo.errors import ZooError, is_control, short
 from gcpzoo.hub.records import Record, describe
-from gcpzoo.limits import load_json, read_text
+from gcpzoo.limits import read_json
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.weights import Shapes, misfit, open_file
-from gcpzoo.paths import current, replacing, replacing_together
+from gcpzoo.paths import current, replacing_together, write_text
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,15 +35,6 @@ class DamagedError(ZooError):
     Traceback (most recent call last):
     gcpzoo.hub.files.DamagedError: model.safetensors is damaged
     """
-
-
-def short(error: BaseException) -> str:
-    """Put an error's text on one line of at most 300 characters.
-
-    >>> short(ValueError("first line\\n  second line"))
-    'first line second line'
-    """
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def sha256(path: Path) -> str:
@@ -124,8 +115,7 @@ def write_config(model: GCPNet, folder: Path, digest: str, about: Mapping[str, A
     if about:
         config["about"] = dict(about)
         describe(config, "about", {})  # refuses what could not be read again
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
@@ -144,7 +134,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     gcpzoo.errors.ZooError: owner/bert is not a gcpzoo model: its config.json is of another library
     """
     try:
-        config = load_json(read_text(path, f"{where}: config.json"), f"{where}: config.json")
+        config = read_json(path, f"{where}: config.json")
     except ZooError:
         raise
     except UnicodeDecodeError as error:

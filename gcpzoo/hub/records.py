@@ -105,7 +105,7 @@ class Record:
         """
         if self.unsupported:
             return "not loadable"
-        return "in the package" if self.kind == "embedded" and self.name in in_package() else WHERE[self.kind]
+        return "in the package" if self.kind == "embedded" and self.name in IN_PACKAGE else WHERE[self.kind]
 
     @property
     def status(self) -> str:
@@ -272,15 +272,6 @@ def _record(path: Path) -> Record:
     return parse_record(text, path.stem)
 
 
-def in_package() -> frozenset[str]:
-    """Name the embedded checkpoints that the installed package carries: those that its first commands begin with.
-
-    >>> "resnet18_isqrt.digits" in in_package()
-    True
-    """
-    return IN_PACKAGE
-
-
 def weights_file(record: Record) -> Path:
     """Locate the weights of an embedded checkpoint: beside the records, or in the folder ``$GCPZOO_CHECKPOINTS``.
 
@@ -295,7 +286,7 @@ def weights_file(record: Record) -> Path:
     for folder in folders:
         if (folder / file).is_file():
             return folder / file
-    if record.name in in_package():
+    if record.name in IN_PACKAGE:
         raise ZooError(f"{record.name}: {folders[0] / file} is missing; install gcpzoo again")
     found = f"; {own!r} does not hold them" if own else ""
     raise ZooError(

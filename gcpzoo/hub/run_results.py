@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.limits import load_json, read_text
+from gcpzoo.limits import read_json
 
 WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What a report of another shape raises."""
@@ -57,7 +57,7 @@ def run_report(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        report: dict[str, Any] = load_json(read_text(path, str(path)), str(path))
+        report: dict[str, Any] = read_json(path)
         _check_model(path, report["model"], config)
         _fields(report)  # it has them all
         return report

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from gcpzoo.errors import ZooError
+from gcpzoo.errors import ZooError, short
 
 Shapes = Mapping[str, Tensor] | Mapping[str, tuple[int, ...]]
 WRAPPERS = ("state_dict", "model")
@@ -83,7 +83,7 @@ def check_tensor(name: str, value: Any, where: str) -> None:
 def _reason(path: Path, error: Exception) -> str:
     """Say in one line why a file was refused, without PyTorch's advice to load it unsafely."""
     if not isinstance(error, UnpicklingError):
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return short(error)
     try:
         objects = get_unsafe_globals_in_checkpoint(path)
     except Exception:  # an old format, or no PyTorch file at all

@@ -65,8 +65,7 @@ def percent(probability: float) -> str:
 
 def _opinion(opinion: Opinion, is_control: bool) -> str:
     bars = "".join(_bar(score, first=i == 0) for i, score in enumerate(opinion.scores))
-    role = "the GAP control" if is_control else ""
-    badge = f'<span class="zoo-badge">{role}</span>' if role else ""
+    badge = '<span class="zoo-badge">the GAP control</span>' if is_control else ""
     return (
         f'<section class="zoo-model{" zoo-control" if is_control else ""}" aria-label="{_text(opinion.model)}">'
         f'<h2>{_text(opinion.model)}{badge}</h2><p class="zoo-about">{_text(opinion.about)}</p>'

@@ -81,7 +81,6 @@ class Predictor:
             raise ZooError(f"top must be at least 1, got {top}")
         self.model = model if isinstance(model, GCPNet) else load(model)
         self.top = min(top, self.model.num_classes)
-        self.transform = self.model.transform
         self.names = self.model.class_names or [str(i) for i in range(self.model.num_classes)]
         self.descriptions = self.model.class_descriptions or self.names
         self.views, self.batch_size, self.workers = views, batch_size, workers

@@ -183,7 +183,7 @@ class Viewer:
             opinions = [self._ask(model, name, image, label)]
             control = self.control_of(model) if beside_control else None
             if control is not None:
-                asked = label or _id(self._predictor(model).model, opinions[0].explanation.label)
+                asked = label or self._predictor(model).names[opinions[0].explanation.label]
                 opinions.append(self._ask(control, name, image, asked, strict=False))
             neighbors, remark = self._neighbors(image, model)
         return Look(name, tuple(opinions), tuple(neighbors), (*remarks, *([remark] if remark else [])))
@@ -265,10 +265,6 @@ def _can_be_loaded(record: Record) -> bool:
         return weights_file(record).is_file()
     except ZooError:
         return False
-
-
-def _id(model: GCPNet, label: int) -> str:
-    return model.class_names[label] if model.class_names else str(label)
 
 
 def _about(model: GCPNet) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.limits import read_yaml
 from gcpzoo.paths import resource
 from gcpzoo.training.former_names import MOVED_CONFIGS, refuse_former_names
 
@@ -52,7 +52,7 @@ def read_config(path: Path) -> Any:
     'resnet18'
     """
     try:
-        content = load_yaml(read_text(path, str(path)), str(path))
+        content = read_yaml(path)
     except UnicodeDecodeError:
         raise ZooError(f"config file {str(path)!r} must be text in UTF-8") from None
     except OSError as error:

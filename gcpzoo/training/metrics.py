@@ -69,7 +69,7 @@ class CalibrationError(Metric):
         self.add_state("excess", torch.zeros(bins), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        confidence, likeliest = logits.float().softmax(1).max(1)
+        confidence, likeliest = probabilities(logits).max(1)
         place = ((confidence * self.bins).ceil().long() - 1).clamp(0, self.bins - 1)
         excess = self.excess.float()  # the trainer's precision bf16-true makes it bfloat16
         self.excess = excess.index_add(0, place, confidence - (likeliest == labels).float())
@@ -99,7 +99,7 @@ class BrierScore(Metric):
         self.add_state("distance", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        p = logits.float().softmax(1)
+        p = probabilities(logits)
         self.distance = self.distance.float() + (p - one_hot(labels, p.shape[1])).square().sum()
         self.images = self.images.float() + len(labels)
 

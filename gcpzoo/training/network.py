@@ -13,10 +13,10 @@ from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
 from gcpzoo.models.gcpnet import GCPNet, create_model
+from gcpzoo.paths import WEIGHT_FILES
 
 START_OPTIONS = ("checkpoint", "backbone_weights", "pretrained_backbone", "allow_partial")
 """Arguments of the task that say where its weights come from. They are not kept: a run's checkpoint has its own."""
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from gcpzoo import __version__
 from gcpzoo.analysis import head_spectra, mean_relative
 from gcpzoo.analysis.drawing import plots
 from gcpzoo.errors import ZooError
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 from gcpzoo.training.best_epoch import BestEpoch
 
 FORMAT = 2
@@ -187,8 +187,7 @@ def training_loss(task: Any) -> str:
 
 
 def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent, default=str, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, default=str, allow_nan=False) + "\n")
 
 
 def _read(path: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from gcpzoo.cli.help import EXAMPLES
+from gcpzoo.cli.help import EXAMPLES, trainer_options
 from gcpzoo.cli.main import COMMANDS, TRAINER_COMMANDS, parser
+from gcpzoo.data.modules import data_modules
+from gcpzoo.training.configs import find_config
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -19,8 +21,15 @@ def test_every_command_has_examples_that_its_parser_takes() -> None:
     for command, examples in EXAMPLES.items():
         for example in examples:
             assert shlex.split(example)[:2] == ["gcpzoo", command]
+            for name in re.findall(r"--config (\S+)", example):
+                assert find_config(name).is_file()
             if command not in TRAINER_COMMANDS and "--data.root" not in example:  # those, LightningCLI parses
                 parser().parse_args(shlex.split(example)[1:])
+
+
+def test_help_names_the_data_modules_that_there_are() -> None:
+    named = dict(trainer_options("fit"))["--data CLASS"].partition(" or ")[0]
+    assert set(named.split(", ")) == set(data_modules())
 
 
 def test_help_shows_the_examples_before_the_rest(cli: Cli) -> None:

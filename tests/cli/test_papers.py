@@ -89,7 +89,6 @@ HEADS = {
     "gsop/net1_*": "gap", "dropcov/imagenet_resnet*": "dropcov", "dropcov/*": "mgcrp", "deepbdc/*": "bdc",
     "isice/*": "isice", "moment_probing/*": "moment_probing",
 }  # fmt: skip
-WITHOUT_REDUCTION = ("gap", "bcnn", "cbp", "improved_bcnn", "mgcrp", "moment_probing")
 
 
 def read(name: str) -> dict[str, Any]:

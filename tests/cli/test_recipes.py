@@ -73,7 +73,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "backbone": "mobilenet_v2", "head": "isqrt", "dim": "auto", "label_smoothing": 0.1,
             "backbone_weights": "mobilenet_v2_isqrt.grocery81",
         },
-        "optimizer": {**ADAMW, "lr": 2e-4, "classifier_lr_factor": 20},
+        "optimizer": {**ADAMW, "lr": 2e-4, "head_lr_factor": 10, "classifier_lr_factor": 10},
         "data": {"batch_size": 16, "val_fraction": 0.1},
         "side": 160,
         "trainer": {"max_epochs": 4},

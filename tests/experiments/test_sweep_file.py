@@ -13,7 +13,7 @@ from sweep_folder import BASE
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep import Run, plan, read_plan
 from gcpzoo.experiments.sweep.options import lay_over, read_options
-from gcpzoo.experiments.sweep.results import ABOUT, FIGURES
+from gcpzoo.experiments.sweep.results import FIGURES
 
 SPACE = {"model.optimizer.lr": [0.001, 0.1]}
 
@@ -66,7 +66,7 @@ def test_a_change_of_a_config_file_is_a_change_of_the_training(write: Callable, 
 
 
 def test_no_axis_can_take_the_name_of_another_column() -> None:
-    assert set(plan.RESERVED) == {"seed", "epoch", *(name for name in (*FIGURES, *ABOUT) if "/" not in name)}
+    assert set(plan.RESERVED) == {"seed", "epoch", *(name for name in (*FIGURES, *plan.ABOUT) if "/" not in name)}
 
 
 def test_a_replaced_name_takes_its_arguments_along() -> None:

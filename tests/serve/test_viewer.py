@@ -18,7 +18,7 @@ from gcpzoo.data import Digits
 from gcpzoo.data.images import ImageError
 from gcpzoo.errors import ZooError
 from gcpzoo.hub import list_models, save_local
-from gcpzoo.hub.records import Record, in_package, weights_file
+from gcpzoo.hub.records import IN_PACKAGE, Record, weights_file
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.serve import Predictor, Viewer
 from gcpzoo.serve.page import DIGITS
@@ -123,13 +123,13 @@ def test_the_given_model_comes_first_then_those_of_the_package_then_downloads(vi
 
 def test_models_whose_weights_the_installed_package_lacks_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     def file(record: Record) -> Path:
-        if record.name not in in_package():
+        if record.name not in IN_PACKAGE:
             raise ZooError("its weights are too large for the installed package")
         return weights_file(record)
 
     monkeypatch.setattr("gcpzoo.serve.viewer.weights_file", file)
     offered = {name for _, name in Viewer().choices}
-    assert {name for name in offered if gcpzoo.hub.get_record(name).kind == "embedded"} == in_package()
+    assert {name for name in offered if gcpzoo.hub.get_record(name).kind == "embedded"} == IN_PACKAGE
     record = replace(gcpzoo.hub.get_record(MODEL), control={"record": "resnet18_gap.digits"})
     monkeypatch.setattr("gcpzoo.serve.viewer.get_record", lambda n: record if n == MODEL else gcpzoo.hub.get_record(n))
     assert Viewer().control_of(MODEL) is None

@@ -20,7 +20,7 @@ from gcpzoo.analysis.measurements.sharpness import SHARPNESS
 from gcpzoo.analysis.measurements.spectra import CONDITIONING, SPECTRUM
 from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.paths import replacing
+from gcpzoo.paths import replacing, write_text
 
 MEASUREMENTS: dict[str, Measurement] = {
     m.name: m for m in (SPECTRUM, CONDITIONING, ROOTS, CALIBRATION, GRADIENTS, LANDSCAPE, SHARPNESS, CORRUPTIONS)
@@ -113,16 +113,14 @@ def analyze(
             figure = measurement.draw(rows)
             svg = figures.to_svg(figure, title)
             _write_table(folder / f"{measurement.name}.csv", rows)
-            with replacing(folder / f"{measurement.name}.svg") as temporary:
-                temporary.write_text(figures.to_svg(figure, title, alone=True), encoding="utf-8")
+            write_text(folder / f"{measurement.name}.svg", figures.to_svg(figure, title, alone=True))
         else:  # those of another network, analyzed into the same folder before, would pass for this one's
             for suffix in (".csv", ".svg"):
                 (folder / f"{measurement.name}{suffix}").unlink(missing_ok=True)
         results.append(Result(measurement, rows, svg))
     described = {m.name: m.corresponds_to for m in chosen}
-    with replacing(folder / ABOUT) as temporary:
-        text = json.dumps({**(about or {}), "measurements": described}, indent=2, default=str)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps({**(about or {}), "measurements": described}, indent=2, default=str)
+    write_text(folder / ABOUT, text + "\n")
     return results
 
 

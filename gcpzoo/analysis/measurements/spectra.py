@@ -14,7 +14,6 @@ from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.analysis.spectrum import head_spectra, mean_relative, pooled_features, summarize
 
 IMAGES = 256
-KINDS = ("covariance", "normalized")
 
 
 @torch.no_grad()

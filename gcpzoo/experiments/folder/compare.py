@@ -14,7 +14,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.trainings import Predictions, read_predictions
 from gcpzoo.experiments.statistics import Estimate, bootstrap_images
 from gcpzoo.hub.card import markdown
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 from gcpzoo.training.predictions import FILE
 
 FORMAT = 1
@@ -129,13 +129,11 @@ def write_comparison(verdict: Verdict, labels: Mapping[str, str], about: Mapping
     'gcp'
     """
     content = {"format": FORMAT, **asdict(verdict), "heads": dict(labels), **about}
-    with replacing(folder / "comparison.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "comparison.json", json.dumps(content, indent=2) + "\n")
     rows = [
         (name, labels[name], _percent(value), f"{100 * verdict.per_class[name]:.2f} %")
         for name, value in verdict.top1.items()
     ]
     table = markdown(("run", "head", "top-1 (95 % interval over test images)", "mean over classes"), rows)
     text = "\n\n".join(["# Comparison", table, *lines(verdict, labels)[-2:]])
-    with replacing(folder / "comparison.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "comparison.md", text + "\n")

@@ -18,7 +18,7 @@ from gcpzoo.experiments.folder.source import Source
 from gcpzoo.experiments.folder.survey import FolderSurvey
 from gcpzoo.experiments.probe.features import Features
 from gcpzoo.experiments.probe.learning_curve import PROTOCOL, join
-from gcpzoo.experiments.probe.protocols import PROTOCOLS
+from gcpzoo.experiments.probe.protocols import PROTOCOLS, to_span
 from gcpzoo.experiments.statistics import bootstrap_images
 from gcpzoo.heads import create_head
 from gcpzoo.models.gcpnet import GCPNet
@@ -172,8 +172,8 @@ def _out_of_fold(features: Features) -> Any:
 
     scale, make, settings = PROTOCOLS[PROTOCOL]
     x = scale(features.x, features.x).astype(np.float64)
-    if x.shape[1] > len(x):  # all that the classifier can use lies in the span of the images
-        x = np.linalg.qr(x.T)[1].T
+    if x.shape[1] > len(x):
+        (x,) = to_span(x)
     folds = min(FOLDS, int(np.bincount(features.y).max()))
     predicted = np.zeros((len(settings), len(x)), dtype=np.int64)
     with warnings.catch_warnings():

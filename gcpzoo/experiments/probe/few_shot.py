@@ -9,7 +9,7 @@ import numpy as np
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.probe.features import Features
-from gcpzoo.experiments.probe.protocols import check_seed, to_unit_norm
+from gcpzoo.experiments.probe.protocols import check_seed, to_span, to_unit_norm
 from gcpzoo.experiments.statistics import mean_interval
 
 
@@ -135,12 +135,11 @@ def _prototypes(support: Any, query: Any) -> Any:
 
 
 def _logistic(support: Any, query: Any) -> Any:
-    """Classify by logistic regression, in the few dimensions that the support spans: the solution lies in them."""
+    """Classify by logistic regression, in the few dimensions that the support spans."""
     from sklearn.linear_model import LogisticRegression
 
     ways, shots, _ = support.shape
     x = support.reshape(ways * shots, -1)
     if x.shape[1] > len(x):
-        q, r = np.linalg.qr(x.T)
-        x, query = r.T, query @ q
+        x, query = to_span(x, query)
     return LogisticRegression(C=1.0, max_iter=1000).fit(x, np.repeat(np.arange(ways), shots)).predict(query)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.probe.features import Features
-from gcpzoo.experiments.probe.protocols import PROTOCOLS
+from gcpzoo.experiments.probe.protocols import PROTOCOLS, to_span
 
 PROTOCOL = "ridge"
 
@@ -53,10 +53,9 @@ def learning_curve(
         shares = np.zeros((2, draws, len(settings)))
         for draw in range(draws):
             own = _draw(train.y, pool, count, draw)
-            q, r = np.linalg.qr(x[own].T)  # as in protocols: all that the classifier can use lies in their span
-            held_x, test_x = x[held] @ q, z @ q
+            own_x, held_x, test_x = to_span(x[own], x[held], z)
             for i, setting in enumerate(settings):
-                classifier = make(**setting).fit(r.T, train.y[own])
+                classifier = make(**setting).fit(own_x, train.y[own])
                 shares[0, draw, i] = (classifier.predict(held_x) == train.y[held]).mean()
                 shares[1, draw, i] = (classifier.predict(test_x) == test.y).mean()
         best = int(shares[0].mean(0).argmax())

@@ -75,7 +75,7 @@ def probe(train: Features, test: Features, protocol: str = "linear", seed: int =
     x, z = (f.x.astype(np.float64) for f in (train, test))
     x, z = scale(x, x), scale(x, z)
     if x.shape[1] > len(x):
-        x, z = _rotate(x, z)
+        x, z = to_span(x, z)
     setting = _choose(make, settings, x, train.y, seed) if len(settings) > 1 else settings[0]
     right = _predict(make(**setting), x, train.y, z) == test.y
     interval = bootstrap_images(right.astype(float))
@@ -96,15 +96,19 @@ def check_seed(seed: int) -> None:
         raise ZooError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
 
 
-def _rotate(x: Any, z: Any) -> tuple[Any, Any]:
-    """Turn features into the space that the training images span: all that these classifiers can use of them.
+def to_span(x: Any, *others: Any) -> list[Any]:
+    """Turn features into the space that the training images ``x`` span: all that these classifiers can use of them.
 
     Inner products with training images stay the same, and with them every classifier whose weights are penalized by
-    their Euclidean norm, at a fraction of the time where there are fewer images than features. Distances between test
+    their Euclidean norm, at a fraction of the time where there are fewer images than features. Distances between other
     images are of no concern; those to training images lack what no training image has, the same for all of them.
+
+    >>> x, z = to_span(np.array([[3.0, 0, 4]]), np.array([[3.0, 5, 4]]))
+    >>> x.shape, z.shape, round(float((x @ z.T)[0, 0]), 6)
+    ((1, 1), (1, 1), 25.0)
     """
     q, r = np.linalg.qr(x.T)
-    return r.T, z @ q
+    return [r.T, *(z @ q for z in others)]
 
 
 def _choose(make: Callable[..., Any], settings: list[dict[str, Any]], x: Any, y: Any, seed: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.runs import REPORT, read_runs
 from gcpzoo.experiments.report.trainings import Training
 from gcpzoo.experiments.sweep.execute import RESULTS, RUNS
-from gcpzoo.experiments.sweep.results import ABOUT, FIGURES
+from gcpzoo.experiments.sweep.plan import ABOUT
+from gcpzoo.experiments.sweep.results import FIGURES
 
 NEEDED = ("data", "backbone", "head", "seed", "epoch", "val/top1", "test/top1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gcpzoo.analysis.drawing.style import STYLE
 from gcpzoo.errors import printable
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class Document:
     def write(self, path: Path) -> None:
         """Write it as ``.html``, one page without further files, or as ``.md``, with figures in a folder beside it."""
         text = self.to_markdown(path) if path.suffix == ".md" else self.to_html()
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     def to_html(self) -> str:
         """Return the page."""
@@ -110,10 +109,8 @@ class Document:
         for number, part in enumerate(self.parts):
             if isinstance(part, Figure):
                 file = folder / f"{number:03d}.svg"
-                with replacing(file) as temporary:
-                    start = part.svg.index(">") + 1
-                    svg = f"{part.svg[:start]}<style>{STYLE}</style>{part.svg[start:]}"
-                    temporary.write_text(svg, encoding="utf-8")
+                start = part.svg.index(">") + 1
+                write_text(file, f"{part.svg[:start]}<style>{STYLE}</style>{part.svg[start:]}")
                 lines.append(f"![{_plain(part.name)}]({folder.name}/{file.name})\n\n*{_plain(part.caption)}*\n")
             elif isinstance(part, Table):
                 lines.append(_markdown_table(part))

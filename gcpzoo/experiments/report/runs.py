@@ -13,7 +13,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.trainings import Training
 from gcpzoo.experiments.sweep.process import read_report
 from gcpzoo.experiments.sweep.results import FIGURES
-from gcpzoo.limits import load_yaml, read_text
+from gcpzoo.limits import read_yaml
 from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
 REPORT = "metrics.json"
@@ -82,7 +82,7 @@ def _read_options(folder: Path) -> dict[str, Any]:
     """Read all that decides what a run computes, by dotted names: its options, and what its report says of the data."""
     report, path = read_report(folder), folder / CONFIG
     try:
-        options = flatten(load_yaml(read_text(path, str(path)), str(path)))
+        options = flatten(read_yaml(path))
     except FileNotFoundError:  # an older run: what the report has
         options = flatten({"data": report["data"], "trainer": {"max_epochs": report["fit"].get("epochs")}})
     except (OSError, UnicodeDecodeError) as error:

@@ -129,8 +129,8 @@ def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Tab
                 reached(head), f"{np.mean(minutes) / 60:.1f}" if minutes else "–",
             ])  # fmt: skip
             base = {"group": block.title, "name": head.name, "series": order[head.name]}
-            points = [100 * v for v in head.by_seed("test/top1")]
-            accuracy.append({**base, **_interval(head.test), "points": points})
+            seeds = [100 * v for v in head.by_seed("test/top1")]
+            accuracy.append({**base, **_interval(head.test), "points": seeds})
     difference = differences(blocks, order)
     parts: list[Text | Table | Figure] = [Table(COLUMNS, rows, names=2)]
     name = "Top-1 accuracy on test images"

@@ -13,24 +13,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from gcpzoo.data.loading import cores
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
 from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
 from gcpzoo.experiments.sweep.results import write_results
 from gcpzoo.experiments.sweep.search import Searcher
-from gcpzoo.paths import replacing
+from gcpzoo.paths import write_text
 
 RUNS, TRIALS = "runs", "trials"
 RESULTS, TRIED, ABOUT, LOCK = "results.csv", "trials.csv", "sweep.json", ".lock"
-
-
-def cores() -> int:
-    """Count the cores that this process may use.
-
-    >>> cores() >= 1
-    True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Progress:
@@ -125,8 +117,9 @@ class Sweep:
             ZooError: if a sweep runs in this folder already, or a search has no validation images.
         """
         with _locked(self.plan.output) as self._descriptor, ThreadPoolExecutor(self.jobs) as pool:
-            with replacing(self.plan.output / ABOUT) as temporary:
-                temporary.write_text(json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n")
+            write_text(
+                self.plan.output / ABOUT, json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n"
+            )
             try:
                 tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
                 self._find_again(tried, done)

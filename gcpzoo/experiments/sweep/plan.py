@@ -22,10 +22,9 @@ KEYS = ("output", "base", "axes", "seeds", "control", "overrides", "search")
 NAMED = {"data": "data.class_path", "backbone": "model.backbone", "head": "model.head"}
 """The axes that every sweep has, and the option that the name of a value stands for."""
 RULE_KEYS = ("when", "options", "seeds", "skip")
-RESERVED = (
-    "seed", "epoch", "seconds", "parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo",
-    "recipe", "hash", "run",
-)  # fmt: skip
+ABOUT = ("parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo", "recipe", "hash", "run")
+"""Columns of ``results.csv`` that say what a training was."""
+RESERVED = ("seed", "epoch", "seconds", *ABOUT)
 """Columns of ``results.csv``, which no axis may be called."""
 
 

@@ -18,8 +18,8 @@ import yaml
 import gcpzoo
 from gcpzoo.errors import printable
 from gcpzoo.experiments.sweep.plan import Run
-from gcpzoo.limits import load_json
-from gcpzoo.paths import replacing
+from gcpzoo.limits import read_json
+from gcpzoo.paths import write_text
 
 STATE, OPTIONS, LOG = "run.json", "options.yaml", "log.txt"
 COMMAND = (sys.executable, "-m", "gcpzoo", "fit")
@@ -54,8 +54,7 @@ class State:
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of the training."""
-        with replacing(folder / STATE) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(folder / STATE, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_state(folder: Path) -> State | None:
@@ -64,7 +63,7 @@ def read_state(folder: Path) -> State | None:
     >>> read_state(Path("nowhere"))
     """
     try:
-        return State(**load_json((folder / STATE).read_text(encoding="utf-8"), STATE))
+        return State(**read_json(folder / STATE))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -76,7 +75,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     {}
     """
     try:
-        report = load_json((folder / "metrics.json").read_text(encoding="utf-8"), "metrics.json")
+        report = read_json(folder / "metrics.json")
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
@@ -135,8 +134,7 @@ def train(
     state = State(run.hash, run.cell.labels, run.seed, "running", trial=run.trial, chosen=run.chosen or None)
     state.git, state.seconds = code_version(), before.seconds if before else 0.0
     earlier = state.seconds
-    with replacing(folder / OPTIONS) as temporary:
-        temporary.write_text(yaml.safe_dump(run.options, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(folder / OPTIONS, yaml.safe_dump(run.options, sort_keys=False, allow_unicode=True))
     state.write(folder)
     command = [*COMMAND, "--config", str(folder / OPTIONS), "--output", str(folder), "--resume"]
     command += ["--trainer.enable_progress_bar", "false", *extra]

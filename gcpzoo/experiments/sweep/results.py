@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcpzoo.experiments.sweep.plan import Run
+from gcpzoo.experiments.sweep.plan import ABOUT, Run
 from gcpzoo.experiments.sweep.process import read_report, read_state
 from gcpzoo.paths import replacing
 
 FIGURES = ("val/top1", "test/top1", "val/loss", "test/loss", "train/loss", "seconds")
-ABOUT = ("parameters", "state", "error", "trial", "chosen", "git", "hardware", "gcpzoo", "recipe", "hash", "run")
 
 
 def write_results(path: Path, runs: Sequence[tuple[Run, Path]]) -> None:
