@@ -76,11 +76,8 @@ def file_id(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     >>> file_id("/nowhere") is None
     True
     """
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return stat.st_dev, stat.st_ino
+    stat = _stat(path)
+    return (stat.st_dev, stat.st_ino) if stat else None
 
 
 def file_state(path: str | os.PathLike[str]) -> list[int] | None:
@@ -91,11 +88,15 @@ def file_state(path: str | os.PathLike[str]) -> list[int] | None:
     >>> file_state("/nowhere") is None
     True
     """
+    stat = _stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] if stat else None
+
+
+def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
     try:
-        stat = os.stat(path)
+        return os.stat(path)
     except (OSError, ValueError):
         return None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def check_outputs(outputs: Iterable[str | os.PathLike[str]], read: Iterable[str | os.PathLike[str]] = ()) -> None:

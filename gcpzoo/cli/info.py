@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a page about the model."""
     record, config, size = _look_up(args.name)
-    report = _report(args.name)
+    report = {} if record else _report(args.name, config)
     counted = {} if record and record.unsupported else _count(args.name, config, args.size, size)
     if args.json:
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "")} if record else {"config": config}
@@ -123,13 +123,13 @@ def _what(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", describe_heads()[config["head"]]["description"]
 
 
-def _report(name: str) -> dict[str, Any]:
+def _report(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Read what the folder of a run says of its training and test; nothing for other models."""
-    from gcpzoo.limits import read_json
+    from gcpzoo.hub.run_results import run_report
     from gcpzoo.paths import run_file
 
-    path = Path(name, "metrics.json")
-    return read_json(path) if path.is_file() and run_file(name) else {}
+    file = run_file(name)
+    return run_report(file, config) if file else {}
 
 
 def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gcpzoo.errors import ZooError
+from gcpzoo.paths import file_state
 
 FILES = "files"
 """Key in what a data module adds to a checkpoint: the numbers of the files of each split."""
@@ -34,10 +35,8 @@ def number_files(samples: Sequence[tuple[Any, int]], root: str) -> Tensor:
 def _size(path: Any) -> int:
     if (size := getattr(path, "size", None)) is not None:  # in a shard
         return int(size)
-    try:
-        return os.stat(path).st_size
-    except OSError:  # such files are named elsewhere
-        return -1
+    state = file_state(path)
+    return state[0] if state else -1  # files that are not there are named elsewhere
 
 
 def refuse_other_files(before: Mapping[str, Tensor], now: Mapping[str, Tensor], root: str) -> None:

@@ -20,6 +20,7 @@ from gcpzoo.analysis.measurements.sharpness import SHARPNESS
 from gcpzoo.analysis.measurements.spectra import CONDITIONING, SPECTRUM
 from gcpzoo.analysis.measurements.subject import Measurement, Row, Subject
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.limits import read_json
 from gcpzoo.paths import replacing, write_text
 
 MEASUREMENTS: dict[str, Measurement] = {
@@ -130,7 +131,7 @@ def _refuse_strangers(folder: Path, chosen: set[str], about: Mapping[str, Any]) 
     if not left or not (folder / ABOUT).is_file():
         return
     try:
-        former = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        former = read_json(folder / ABOUT)
     except ValueError:
         former = {}
     new = json.loads(json.dumps(about, default=str))
