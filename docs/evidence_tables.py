@@ -171,7 +171,7 @@ def measured_table(table: Mapping[str, Any], folder: Path) -> tuple[str, list[Ve
         if name not in columns:
             raise unknown_name(f"column of {path.name}", name, columns)
     rows = [row for row in rows if all(row[c] in map(str, v if isinstance(v, list) else [v]) for c, v in where.items())]
-    parts = [table["text"], markdown(table["columns"], [tuple(row[c] for c in table["columns"]) for row in rows])]
+    parts = [table["text"], markdown(table["columns"], [[_short(row[c]) for c in table["columns"]] for row in rows])]
     if not judged:
         return "\n\n".join(parts), []
     groups: dict[Any, dict[str, dict[int, float]]] = {}
@@ -192,6 +192,14 @@ def measured_table(table: Mapping[str, Any], folder: Path) -> tuple[str, list[Ve
         f"of {len(found)} comparisons; their verdicts are over seeds alone."
     )
     return "\n\n".join(parts), [judge(d, d) for d in found]
+
+
+def _short(value: str) -> str:
+    """Round what is a number and has a point to four digits; the table that is committed has all of them."""
+    try:
+        return f"{float(value):.4g}" if "." in value or "e-" in value else value
+    except ValueError:
+        return value
 
 
 def tables(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from sweep_folder import BASE, count_starts, read_results
 from gcpzoo.data import Digits, ImageFolder, ImageNet
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep import Sweep, read_plan
+from gcpzoo.experiments.sweep.plan import Run
+from gcpzoo.experiments.sweep.process import State
 
 SPACE = {"model.optimizer.lr": [0.001, 0.1]}
 
@@ -85,6 +88,21 @@ def test_an_interrupted_search_tries_nothing_twice(write: Callable, tmp_path: Pa
     again = [run.options for run, *_ in Sweep(read_plan(file)).run()]
     assert again == first
     assert [count_starts(folder) for folder in (tmp_path / "out").glob("*/*/")] == [1] * 4
+
+
+def test_a_training_begins_when_its_own_rates_are_known_not_those_of_all(write: Callable, tmp_path: Path) -> None:
+    heads = {"slow": {"model.head": "isqrt", "model.dim": 3}, "gap": {}}  # a trial of slow waits for the file go
+    file = write(axes={"head": heads}, search={"space": SPACE, "trials": 1})
+    rescue = Timer(30, (tmp_path / "out" / "go").touch)
+
+    def changed(run: Run, state: State | None) -> None:
+        if state and (run.cell.labels["head"], run.trial) == ("gap", None):
+            (tmp_path / "out" / "go").touch()
+
+    rescue.start()
+    ended = [(run.cell.labels["head"], run.trial) for run, *_ in Sweep(read_plan(file), jobs=2, changed=changed).run()]
+    rescue.cancel()
+    assert ended == [("gap", 0), ("gap", None), ("slow", 0), ("slow", None)]
 
 
 def test_a_cell_whose_trials_all_fail_is_left_out_and_named(write: Callable, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from gcpzoo.data.loading import cores
@@ -18,6 +19,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
 from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
 from gcpzoo.experiments.sweep.results import write_results
+from gcpzoo.experiments.sweep.schedule import Schedule
 from gcpzoo.experiments.sweep.search import Searcher
 from gcpzoo.paths import write_text
 
@@ -124,14 +126,15 @@ class Sweep:
                 tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
                 self._find_again(tried, done)
                 searches = [cell for cell in self.plan.cells if self.plan.search and cell.name not in self.chosen]
-                self._wait([pool.submit(self._search, cell, tried) for cell in searches])
-                runs = [run for run in self.plan.runs(self.chosen) if not self._lacks_choice(run)]
-                self._wait([pool.submit(self._train, run, RUNS, done) for run in runs])
+                schedule = Schedule(searches, self.plan.runs())
+                workers = [pool.submit(self._work, schedule, tried, done) for _ in range(self.jobs)]
+                for worker in as_completed(workers):
+                    worker.result()
             except BaseException:
                 self._stop.set()
                 raise
             finally:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown()
                 self._write()
         return self.progress.ended
 
@@ -143,10 +146,21 @@ class Sweep:
             if run.hash in done and not self._lacks_choice(run):
                 self._train(run, RUNS, done)
 
-    @staticmethod
-    def _wait(futures: Sequence[Future[object]]) -> None:
-        for future in futures:
-            future.result()
+    def _work(self, schedule: Schedule, tried: dict[str, Path], done: dict[str, Path]) -> None:
+        """Search and train until nothing is left, or a worker has failed, which ends the others."""
+        try:
+            while not self._stop.is_set() and (task := schedule.take()) is not None:
+                if isinstance(task, Cell):
+                    self._search(task, tried)
+                    schedule.searched(task)
+                elif not self._lacks_choice(task):
+                    self._train(replace(task, chosen=self.chosen.get(task.cell.name, {})), RUNS, done)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            if self._stop.is_set():
+                schedule.close()
 
     def _lacks_choice(self, run: Run) -> bool:
         return self.plan.search is not None and run.cell.name not in self.chosen
