@@ -74,16 +74,17 @@ def _subject(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from gcpzoo.analysis.measurements.subject import Subject, find_snapshots
     from gcpzoo.experiments.sweep.process import code_version
     from gcpzoo.hub.loading import load
+    from gcpzoo.hub.run_results import run_report
     from gcpzoo.models.fingerprint import fingerprint
     from gcpzoo.paths import run_file
     from gcpzoo.training.run_report import hardware
 
     model = load(args.model)
-    report = _report(args.model, model)
+    report = run_report(args.model, model.config)
     control = load(args.control) if args.control else None
     if control is not None and control.preprocessing != model.preprocessing:
         raise ZooError(f"{args.control} must have the preprocessing of {args.model} to be its control: train it alike")
-    if control is not None and (of_control := _report(args.control, control)):
+    if control is not None and (of_control := run_report(args.control, control.config)):
         _refuse_other_images(args, report, of_control)
     data = _data(args, model, report.get("data", {}))
     told = report if run_file(args.model) == Path(args.model).expanduser() / "checkpoints" / "last.ckpt" else {}
@@ -123,16 +124,6 @@ def _command(args: argparse.Namespace) -> list[str]:
         if value is not None and value is not False:  # 0 was given
             command += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return command
-
-
-def _report(name: str, model: Any) -> dict[str, Any]:
-    """Read the report of the run that a folder or ``.ckpt`` is of; empty for any other model."""
-    from gcpzoo.hub.run_results import run_report
-    from gcpzoo.paths import run_file
-
-    file = run_file(name) or Path(name).expanduser()
-    of_run = file.suffix == ".ckpt" and file.absolute().parent.name == "checkpoints"
-    return run_report(file, model.config) if of_run else {}
 
 
 def _splits(recorded: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from gcpzoo.cli.chosen import make_choice, say_choice, train_one_of
 from gcpzoo.cli.folder_request import FolderRequest
+from gcpzoo.cli.outputs import refuse_training
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.folder import FolderSurvey, Source
 from gcpzoo.experiments.folder.advice import CONTROL, DEFAULT, HEADS
 from gcpzoo.experiments.folder.compare import compare_runs, lines, write_comparison
+from gcpzoo.hub.run_results import read_report
 
 OF_THE_HEAD = ("model.head", "model.head_args", "model.fusion", "model.dim")
 """Options that the control does not take over."""
@@ -31,8 +32,7 @@ def compare(request: FolderRequest, survey: FolderSurvey, source: Source | None)
         )
     output = Path(request.typed["output"])
     runs = {"gcp": output / "gcp", "gap": output / "gap"}
-    if any((output / name).exists() for name in ("checkpoints", "metrics.json", "generation-1")):
-        raise ZooError(f"{str(output)!r} holds a training: give another --output for a comparison")
+    refuse_training(output, "a comparison")
     rest = without(request.rest, ("output",))
     choices = {
         "gcp": make_choice(request, survey, source, head),
@@ -44,7 +44,7 @@ def compare(request: FolderRequest, survey: FolderSurvey, source: Source | None)
         print(f"\n{name}: {choice.options['model']['head']}; {choice.reasons['rates']}", flush=True)
         if code := train_one_of(choice, [*own, "--output", str(runs[name])], output):
             return code
-    reports = {name: json.loads((run / "metrics.json").read_text(encoding="utf-8")) for name, run in runs.items()}
+    reports = {name: read_report(run) for name, run in runs.items()}
     labels = {name: _label(report["model"]) for name, report in reports.items()}
     verdict = compare_runs(runs)
     about = {

@@ -13,6 +13,7 @@ from gcpzoo.cli.few_images import few_images
 from gcpzoo.cli.tables import new_table, show
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.records import get_record
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.paths import write_text
 
 PRETRAINED = "resnet18_isqrt.digits"
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         if arguments[0] == "test":
             _compare_with_record(folder / PRETRAINED)
     for head in HEADS:
-        results[head] = json.loads((folder / head / "metrics.json").read_text())
+        results[head] = read_report(folder / head)
     _show_results(results, folder)
     content: dict[str, Any] = {"runs": results}
     if args.data is None:
@@ -98,7 +99,7 @@ def _commands(args: argparse.Namespace, folder: Path) -> list[list[str]]:
 
 
 def _compare_with_record(folder: Path) -> None:
-    measured = 100 * json.loads((folder / "metrics.json").read_text())["test"]["top1"]
+    measured = 100 * read_report(folder)["test"]["top1"]
     recorded = get_record(PRETRAINED).metrics["top1"]
     same = abs(measured - recorded) < 0.005
     say(

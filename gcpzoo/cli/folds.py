@@ -8,9 +8,10 @@ from pathlib import Path
 from gcpzoo.cli.chosen import train_one_of
 from gcpzoo.cli.compare import without
 from gcpzoo.cli.folder_request import FolderRequest
-from gcpzoo.errors import ZooError
+from gcpzoo.cli.outputs import refuse_training
 from gcpzoo.experiments.folder import Choice
 from gcpzoo.experiments.statistics import mean_interval
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.paths import write_text
 
 METRICS = {"top1": "top-1", "per_class": "mean over classes", "f1": "F1"}
@@ -23,15 +24,14 @@ def cross_validate(request: FolderRequest, choice: Choice) -> int:
         ZooError: if the folder holds a training, or the images cannot be cut so; and whatever ends a training.
     """
     output = Path(request.typed["output"])
-    if any((output / name).exists() for name in ("checkpoints", "metrics.json", "generation-1")):
-        raise ZooError(f"{str(output)!r} holds a training: give another --output for a cross-validation")
+    refuse_training(output, "a cross-validation")
     runs = [output / f"fold-{i + 1}" for i in range(request.folds)]
     for i, run in enumerate(runs):
         print(f"\nfold {i + 1} of {request.folds}", flush=True)
         own = ["--data.folds", str(request.folds), "--data.fold", str(i), "--output", str(run)]
         if code := train_one_of(choice, [*without(request.rest, ("output",)), *own], output):
             return code
-    tests = [json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"] for run in runs]
+    tests = [read_report(run)["test"] for run in runs]
     found = {name: mean_interval([test[name] for test in tests]) for name in METRICS}
     content = {
         "folds": request.folds,

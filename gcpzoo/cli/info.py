@@ -13,6 +13,7 @@ from gcpzoo.cli.list import describe_heads
 from gcpzoo.cli.tables import show_json
 from gcpzoo.errors import ZooError, printable
 from gcpzoo.hub.records import Record, get_record, list_models
+from gcpzoo.hub.run_results import run_report
 
 WIDTH, INDENT = 80, 12
 
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a page about the model."""
     record, config, size = _look_up(args.name)
-    report = {} if record else _report(args.name, config)
+    report = {} if record else run_report(args.name, config)
     counted = {} if record and record.unsupported else _count(args.name, config, args.size, size)
     if args.json:
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "")} if record else {"config": config}
@@ -121,15 +122,6 @@ def _what(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     fusion = f", fused with the mean ({config['fusion']})" if config.get("fusion") else ""
     yield "network", f"{config['backbone']}{until}{dim}, head {config['head']}{fusion}, {config['num_classes']} classes"
     yield "", describe_heads()[config["head"]]["description"]
-
-
-def _report(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what the folder of a run says of its training and test; nothing for other models."""
-    from gcpzoo.hub.run_results import run_report
-    from gcpzoo.paths import run_file
-
-    file = run_file(name)
-    return run_report(file, config) if file else {}
 
 
 def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:

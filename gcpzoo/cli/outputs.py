@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import torch
 
 from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.run_results import REPORT, read_report
 from gcpzoo.training import RunReport
 from gcpzoo.training.options import CONFIG
 
@@ -77,8 +77,20 @@ def refuse_run(folder: Path) -> None:
         raise ZooError(f"{str(folder)!r} holds a run already: give another --output, or --resume to go on with it")
 
 
+def refuse_training(folder: Path, purpose: str) -> None:
+    """Refuse to begin several trainings in a folder that holds one, or its generations.
+
+    Raises:
+        ZooError: if it does.
+
+    >>> refuse_training(Path("/nowhere"), "a comparison")
+    """
+    if _holds_run(folder) or (folder / "generation-1").exists():
+        raise ZooError(f"{str(folder)!r} holds a training: give another --output for {purpose}")
+
+
 def _holds_run(folder: Path) -> bool:
-    return (folder / "metrics.json").exists() or (folder / "checkpoints").is_dir()
+    return (folder / REPORT).exists() or (folder / "checkpoints").is_dir()
 
 
 def holds_training(folder: Path) -> bool:
@@ -93,7 +105,7 @@ def holds_training(folder: Path) -> bool:
         return True
     options = folder / CONFIG
     try:
-        trained = "fit" in json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        trained = "fit" in read_report(folder)
         evaluated = options.is_file() and re.search(r"^ckpt_path: (?!null)", options.read_text("utf-8"), re.MULTILINE)
         return trained and not evaluated
     except (OSError, ValueError, TypeError):

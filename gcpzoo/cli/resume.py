@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import holds_training
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.limits import read_yaml
 from gcpzoo.models.weights import open_file
 from gcpzoo.paths import remove_leftovers, write_text
@@ -65,10 +65,7 @@ def is_trained(checkpoint: Path, trainer: Mapping[str, Any]) -> bool:
 
 def is_finished(folder: Path, checkpoint: Path, evaluate: bool) -> bool:
     """Say whether the report of a training whose last epoch is done is complete."""
-    try:
-        report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    report = read_report(folder)
     epochs = open_file(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return report.get("fit", {}).get("epochs") == epochs and ("test" in report or not evaluate)
 

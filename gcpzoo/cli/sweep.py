@@ -141,7 +141,7 @@ def _duration(seconds: float) -> str:
 
 def _table(progress: Progress, elapsed: float) -> Any:
     """Draw a row for each cell: what is done, what runs, and the accuracy so far on validation images."""
-    from gcpzoo.experiments.sweep.process import read_report
+    from gcpzoo.hub.run_results import read_report
 
     axes = list(progress.cells[0].labels)
     columns = ("done", "failed", "running", "val/top1 %")

@@ -40,6 +40,7 @@ from gcpzoo.data.scan import refuse_inside
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import RunCheckpoint, read_run_checkpoint
+from gcpzoo.hub.run_results import REPORT
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.weights import misfit
 from gcpzoo.training import ClassificationTask, RunCheckpoints, TestPredictions
@@ -136,7 +137,7 @@ class ZooCLI(LightningCLI):
             raise ZooError("--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path")
         folder = Path(config.output)
         self.ckpt_path = str(find_checkpoint(folder) or "") or None
-        if self.ckpt_path or (folder / CONFIG).is_file() or (folder / "metrics.json").is_file():
+        if self.ckpt_path or (folder / CONFIG).is_file() or (folder / REPORT).is_file():
             asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
             assert self.fit_parser
             check_same(folder, asked, self.fit_parser.get_defaults().as_dict())

@@ -9,11 +9,26 @@ from typing import Any
 
 from gcpzoo.errors import ZooError
 from gcpzoo.limits import read_json
+from gcpzoo.paths import run_file
 
+REPORT = "metrics.json"
 WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What a report of another shape raises."""
 COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden", "last_stride")
 """Fields of a model's configuration that every version of ``metrics.json`` writes in the same way."""
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read the ``metrics.json`` of a run's folder as it is; nothing where there is none yet, or a damaged one.
+
+    >>> read_report(Path("nowhere"))
+    {}
+    """
+    try:
+        report = read_json(folder / REPORT)
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,11 +55,11 @@ def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         raise _no_report(checkpoint, error) from None
 
 
-def run_report(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the ``metrics.json`` of the run that a checkpoint is of; empty where there is none.
+def run_report(model: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the ``metrics.json`` of the run that a model is of; empty where there is none, as for any other model.
 
     Args:
-        checkpoint: any of the run's ``checkpoints/*.ckpt``.
+        model: a run's folder, or any of its ``checkpoints/*.ckpt``.
         config: configuration of the model in it.
 
     Raises:
@@ -53,8 +68,9 @@ def run_report(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     >>> run_report(Path("run/checkpoints/epoch=1.ckpt"), {})
     {}
     """
-    path = checkpoint.absolute().parent.parent / "metrics.json"
-    if not path.is_file():
+    checkpoint = (run_file(model) or Path(model).expanduser()).absolute()
+    path = checkpoint.parent.parent / REPORT
+    if checkpoint.suffix != ".ckpt" or checkpoint.parent.name != "checkpoints" or not path.is_file():
         return {}
     try:
         report: dict[str, Any] = read_json(path)
@@ -68,7 +84,7 @@ def run_report(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_report(checkpoint: Path, error: Exception) -> ZooError:
-    return ZooError(f"{checkpoint.parent.parent / 'metrics.json'} is not a report of 'gcpzoo fit': {error}")
+    return ZooError(f"{checkpoint.parent.parent / REPORT} is not a report of 'gcpzoo fit': {error}")
 
 
 def _check_model(path: Path, reported: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from gcpzoo.data import ImageDataModule
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
 from gcpzoo.hub.run_checkpoint import read_run_checkpoint
-from gcpzoo.limits import read_json
+from gcpzoo.hub.run_results import REPORT, read_report
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.training.checkpoints import FOLDER, LAST
 from gcpzoo.training.metrics import evaluation_metrics
@@ -103,11 +103,10 @@ def check_teachers(runs: Sequence[Path]) -> None:
     gcpzoo.errors.ZooError: neither/metrics.json names no teacher, ...
     """
     for before, run in pairwise(runs):
-        path = run / "metrics.json"
-        report = read_json(path) if path.is_file() else {}
+        report = read_report(run)
         remedy = "bring its own back, or start again with another --output"
         if "sha256" not in (report.get("teacher") or {}):
-            raise ZooError(f"{path} names no teacher, and {run} must have learned from {before}: {remedy}")
+            raise ZooError(f"{run / REPORT} names no teacher, and {run} must have learned from {before}: {remedy}")
         taught, found = report["teacher"]["sha256"], fingerprint(load(before))
         if taught != found:
             raise ZooError(

@@ -18,6 +18,7 @@ from gcpzoo import __version__
 from gcpzoo.analysis import head_spectra, mean_relative
 from gcpzoo.analysis.drawing import plots
 from gcpzoo.errors import ZooError
+from gcpzoo.hub.run_results import REPORT
 from gcpzoo.paths import write_text
 from gcpzoo.training.best_epoch import BestEpoch
 
@@ -69,7 +70,7 @@ class RunReport(Callback):
         return round(self.seconds_before + time.perf_counter() - self.started, 1)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        path = Path(trainer.default_root_dir) / "metrics.json"
+        path = Path(trainer.default_root_dir) / REPORT
         if not self.report and stage != "fit" and path.is_file():
             self.report = _read(path, pl_module.model.config)
         self.started = time.perf_counter()
@@ -165,7 +166,7 @@ class RunReport(Callback):
             self.report["checkpoint"] = best or {"kept": "final", "epoch": self.report["fit"]["epochs"]}
         if teacher := pl_module.distillation.record():
             self.report["teacher"] = teacher
-        _write_json(Path(trainer.default_root_dir) / "metrics.json", self.report, indent=2)
+        _write_json(Path(trainer.default_root_dir) / REPORT, self.report, indent=2)
 
 
 def training_loss(task: Any) -> str:

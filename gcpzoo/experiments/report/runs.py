@@ -11,12 +11,11 @@ from typing import Any
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.trainings import Training
-from gcpzoo.experiments.sweep.process import read_report
 from gcpzoo.experiments.sweep.results import FIGURES
+from gcpzoo.hub.run_results import REPORT, read_report
 from gcpzoo.limits import read_yaml
 from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
-REPORT = "metrics.json"
 NAMED = ("data.class_path", "model.backbone", "model.head")
 """Options that have a label of their own."""
 OF_HEAD = ("model.head_args", "model.dim", "model.fusion")

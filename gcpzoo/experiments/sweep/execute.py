@@ -17,10 +17,11 @@ from pathlib import Path
 from gcpzoo.data.loading import cores
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.sweep.plan import Cell, Plan, Run
-from gcpzoo.experiments.sweep.process import State, find_done, read_report, read_state, train
+from gcpzoo.experiments.sweep.process import State, find_done, read_state, train
 from gcpzoo.experiments.sweep.results import write_results
 from gcpzoo.experiments.sweep.schedule import Schedule
 from gcpzoo.experiments.sweep.search import Searcher
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.paths import write_text
 
 RUNS, TRIALS = "runs", "trials"

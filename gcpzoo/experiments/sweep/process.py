@@ -11,13 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 import gcpzoo
 from gcpzoo.errors import printable
 from gcpzoo.experiments.sweep.plan import Run
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.limits import read_json
 from gcpzoo.paths import write_text
 
@@ -66,19 +67,6 @@ def read_state(folder: Path) -> State | None:
         return State(**read_json(folder / STATE))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """Read ``metrics.json`` of a training; nothing where there is none yet.
-
-    >>> read_report(Path("nowhere"))
-    {}
-    """
-    try:
-        report = read_json(folder / "metrics.json")
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def find_done(folder: Path) -> dict[str, Path]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.experiments.sweep.plan import ABOUT, Run
-from gcpzoo.experiments.sweep.process import read_report, read_state
+from gcpzoo.experiments.sweep.process import read_state
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.paths import replacing
 
 FIGURES = ("val/top1", "test/top1", "val/loss", "test/loss", "train/loss", "seconds")
