@@ -13,6 +13,7 @@ from PIL import Image
 from gcpzoo.analysis.confusions import worst_confusions
 from gcpzoo.data.images import ImageError
 from gcpzoo.experiments.report.document import Document, Figure, Gallery, Heading, Table, Text
+from gcpzoo.models.class_labels import class_labels
 
 FILE = "mistakes.html"
 SIDE, CONFUSIONS, EXAMPLES, CONFIDENT = 128, 8, 6, 24
@@ -36,7 +37,7 @@ def write_mistakes(table: Sequence[Row], model: Any, data: Any, folder: Path) ->
     samples = data.samples("test") if hasattr(data, "samples") and hasattr(data, "reader") else []
     if not table or len(samples) != len(table):
         return None
-    names = model.class_descriptions or model.class_names or [str(i) for i in range(model.num_classes)]
+    _, names = class_labels(model)
     counts = torch.zeros(len(names), len(names), dtype=torch.int64)
     for _, predicted, true in table:
         counts[true, predicted] += 1

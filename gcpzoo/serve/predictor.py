@@ -14,6 +14,7 @@ from gcpzoo.analysis.over_images import choose_device, logits, over_images
 from gcpzoo.data.bulk import BATCH
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
+from gcpzoo.models.class_labels import class_labels
 from gcpzoo.models.gcpnet import GCPNet
 
 
@@ -81,8 +82,7 @@ class Predictor:
             raise ZooError(f"top must be at least 1, got {top}")
         self.model = model if isinstance(model, GCPNet) else load(model)
         self.top = min(top, self.model.num_classes)
-        self.names = self.model.class_names or [str(i) for i in range(self.model.num_classes)]
-        self.descriptions = self.model.class_descriptions or self.names
+        self.names, self.descriptions = class_labels(self.model)
         self.views, self.batch_size, self.workers = views, batch_size, workers
         self.device = None if device is None else str(choose_device(device))
 

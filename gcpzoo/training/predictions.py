@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from gcpzoo.analysis.prediction_table import write_table
+from gcpzoo.models.class_labels import class_labels
 from gcpzoo.training.run_report import writes
 
 FILE = "test_predictions.csv"
@@ -55,8 +56,7 @@ class TestPredictions(Callback):
             return
         probability, k, label = torch.cat(rows).unbind(1)
         self.table = list(zip(probability.tolist(), k.int().tolist(), label.int().tolist()))
-        ids = pl_module.model.class_names or [str(i) for i in range(pl_module.model.num_classes)]
-        names = pl_module.model.class_descriptions or ids
+        ids, names = class_labels(pl_module.model)
         samples: list[Any] = getattr(trainer.datamodule, "samples", lambda _: [])("test")
         images = [image if isinstance(image, str) else i for i, (image, _) in enumerate(samples)] or range(len(k))
         lines = [(image, ids[c], names[c], f"{p:.4f}", ids[y]) for image, (p, c, y) in zip(images, self.table)]

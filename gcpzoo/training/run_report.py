@@ -19,6 +19,7 @@ from gcpzoo.analysis import head_spectra, mean_relative
 from gcpzoo.analysis.drawing import plots
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.run_results import REPORT
+from gcpzoo.models.class_labels import class_labels
 from gcpzoo.paths import write_text
 from gcpzoo.training.best_epoch import BestEpoch
 
@@ -116,8 +117,7 @@ class RunReport(Callback):
         folder, model = Path(trainer.default_root_dir), pl_module.model
         if not self.drawn and (folder / "checkpoints").is_dir():  # lacking where it was stopped after its last epoch
             self._draw_curves(trainer, pl_module)
-        names = model.class_descriptions or [str(i) for i in range(len(pl_module.confusion))]
-        plots.confusion_matrix(pl_module.confusion, names, folder / "confusion_matrix.png")
+        plots.confusion_matrix(pl_module.confusion, class_labels(model)[1], folder / "confusion_matrix.png")
         if self.features is not None:
             spectra = {kind: mean_relative(w) for kind, w in head_spectra(model.head, self.features).items()}
             plots.covariance_spectrum({model.config["head"]: spectra}, folder / "covariance_spectrum.png")
@@ -139,9 +139,8 @@ class RunReport(Callback):
         if stage == "test":
             counts = pl_module.confusion
             values["images"] = int(counts.sum())
-            names = pl_module.model.class_names or range(len(counts))
-            found = zip(names, counts.diag().tolist(), counts.sum(1).tolist())
-            values["accuracy_of_class"] = {str(n): round(right / of, 4) if of else None for n, right, of in found}
+            found = zip(class_labels(pl_module.model)[0], counts.diag().tolist(), counts.sum(1).tolist())
+            values["accuracy_of_class"] = {name: round(right / of, 4) if of else None for name, right, of in found}
         values["seconds"] = round(time.perf_counter() - self.started, 1)
         self.report[stage] = values
         self._write(trainer, pl_module)

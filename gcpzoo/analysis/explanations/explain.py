@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gcpzoo.analysis.drawing.style import LIGHT, brief, explain_below, new_figure, write_png
 from gcpzoo.analysis.explanations.attribution import Pair, SecondOrderView, feature_attribution, grad_cam, second_order
 from gcpzoo.errors import ZooError, unknown_name
+from gcpzoo.models.class_labels import class_labels
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.models.surgery import evaluating
@@ -83,8 +84,7 @@ def find_class(model: GCPNet, name: str) -> int:
     >>> find_class(load("resnet18_isqrt.digits"), "7")
     7
     """
-    ids = model.class_names or [str(i) for i in range(model.num_classes)]
-    descriptions = model.class_descriptions or ids
+    ids, descriptions = class_labels(model)
     found = [i for i, one in enumerate(ids) if one == name] or [i for i, d in enumerate(descriptions) if d == name]
     if not found:
         raise unknown_name("class", name, [*ids, *descriptions])
@@ -124,7 +124,7 @@ def explain_image(
         p = model(x[None].to(parameter.device, parameter.dtype)).double().softmax(1)[0].cpu()
     if not p.isfinite().all():
         raise ZooError("the model answers with values that are not finite: its weights are damaged")
-    names = model.class_descriptions or model.class_names or [str(i) for i in range(model.num_classes)]
+    _, names = class_labels(model)
     best = int(p.argmax())
     label = best if label is None else label
     maps: dict[str, Tensor] = {}

@@ -21,6 +21,7 @@ from gcpzoo.analysis.exporting.agreement import Agreement, CheckImages, logits_o
 from gcpzoo.data.transforms import output_size
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.heads.base import RootHead
+from gcpzoo.models.class_labels import class_labels
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
 from gcpzoo.paths import check_outputs, replacing
@@ -156,7 +157,7 @@ def describe(model: GCPNet, precision: str = "float32") -> dict[str, Any]:
     (['batch', 3, 32, 32], ['0', '1', '2'], 'Apache-2.0')
     """
     known = model.preprocessing or Preprocessing()
-    names = model.class_names or [str(i) for i in range(model.num_classes)]
+    names, descriptions = class_labels(model)
     record = model.record
     return {
         "format": 1,
@@ -176,7 +177,7 @@ def describe(model: GCPNet, precision: str = "float32") -> dict[str, Any]:
         "preprocessing": {**known.to_dict(), "steps": _steps(known)},
         "output": {"name": OUTPUT, "shape": ["batch", model.num_classes], "probabilities": "softmax over the classes"},
         "classes": names,
-        "descriptions": model.class_descriptions or names,
+        "descriptions": descriptions,
     }
 
 
