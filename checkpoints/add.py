@@ -27,9 +27,9 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report import HeadResult, Training, collect, compare
 from gcpzoo.experiments.statistics import Estimate
 from gcpzoo.experiments.sweep.execute import ABOUT, RESULTS
-from gcpzoo.experiments.sweep.process import read_report
 from gcpzoo.hub import records, save_local
 from gcpzoo.hub.files import WEIGHTS
+from gcpzoo.hub.run_results import read_report
 from gcpzoo.limits import read_yaml
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
