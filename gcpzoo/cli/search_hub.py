@@ -11,7 +11,7 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser("search-hub", help="models on the Hub that this library loads")
     p.add_argument("query", nargs="?", help="part of the name")
     p.add_argument("--author", help="a user or an organization")
-    p.add_argument("--limit", type=int, default=50)
+    p.add_argument("--limit", type=int, default=50, help="most models to show (50)")
     p.set_defaults(handler=run)
 
 

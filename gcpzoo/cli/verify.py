@@ -11,8 +11,8 @@ def add_parser(subparsers: Any) -> None:
     p = subparsers.add_parser("verify", help="check a checkpoint's hash, tensors, logits and accuracy")
     p.add_argument("model", help="a zoo name, a folder, hf-hub:owner/repo or a run's .ckpt")
     p.add_argument("--data", help="a folder with one subfolder of images a class (the test split) to measure top-1 on")
-    p.add_argument("--batch-size", type=int, default=64)
-    p.add_argument("--device", default="cpu")
+    p.add_argument("--batch-size", type=int, default=64, help="images at a time (64)")
+    p.add_argument("--device", default="cpu", help="cpu, or cuda where there is one (cpu)")
     p.set_defaults(handler=run)
 
 
