@@ -260,7 +260,7 @@ def add(args: argparse.Namespace, folder: Path = HERE) -> str:
 def control_of(
     found: tuple[Training, HeadResult, HeadResult | None] | None, given: str | None, run: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """Read what the control of the same seed reached.
+    """Read what the control of the same seed reached, by its record where the zoo has it.
 
     Args:
         found: of :func:`find_in_sweep`.
@@ -283,7 +283,11 @@ def control_of(
     ):
         if part.get(name) != other.get(name):
             raise ZooError(f"the control {folder} must have the run's {name}, {part.get(name)}, got {other.get(name)}")
-    return {"head": report["model"]["head"], **percent(report["test"])}
+    head = report["model"]["head"]
+    for record in map(records.get_record, records.list_models()):
+        if record.trainings and record.trainings["run"] == folder.name:
+            return {"record": record.name, "head": head, **record.metrics}
+    return {"head": head, **percent(report["test"])}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,6 +113,18 @@ def test_a_control_can_be_added_too_and_has_none_itself(
     record = parse_record((tmp_path / "own" / "records" / f"{name}.yaml").read_text(), name)
     assert record.control is None
     assert record.trainings["control"] is None
+
+
+def test_a_control_that_the_zoo_has_is_named_with_its_figures(
+    module: ModuleType, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = get_record("resnet18_gap.tinyimagenet100")
+    known = replace(known, metrics={"top1": 69.9}, trainings={"run": "pets_gap_seed0"})
+    monkeypatch.setattr(module.records, "list_models", lambda: ["one"])
+    monkeypatch.setattr(module.records, "get_record", {"one": known}.get)
+    name = module.add(arguments(sweep / "runs" / "pets_isqrt_seed0"), tmp_path / "own")
+    record = parse_record((tmp_path / "own" / "records" / f"{name}.yaml").read_text(), name)
+    assert record.control == {"record": known.name, "head": "gap", "top1": 69.9}
 
 
 @pytest.mark.parametrize(
