@@ -13,7 +13,7 @@ import numpy as np
 from gather_evidence import DIFFERENCES, read
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.experiments.report import Block, HeadResult, Training, collect, compare, percent, reached
+from gcpzoo.experiments.report import Block, Training, collect, compare, percent, reached
 from gcpzoo.experiments.statistics import Estimate, paired_difference
 from gcpzoo.hub.card import markdown
 from gcpzoo.hub.records import Record
@@ -99,25 +99,15 @@ def result_rows(blocks: Sequence[Block], margin: float = 0.0, judged: bool = Tru
     verdicts: list[Verdict] = []
     for block in blocks:
         for head in sorted((h for h in block.heads if h.runs), key=lambda h: h.name != block.control):
-            rows.append((block.title, f"`{head.name}`", *_figures(head)))
+            rows.append((block.title, f"`{head.name}`", str(len(head.runs)), head.lengths, percent(head.test)))
             if head.name == block.control:
-                rows[-1] += ("control", "", "", _minutes(head), "")
+                rows[-1] += ("control", "", "", head.minutes, "")
                 continue
             verdict = judge(head.over_seeds, head.over_images, margin)
             verdicts.append(verdict)
             differences = (percent(head.over_seeds, signed=True), percent(head.over_images, signed=True))
-            rows[-1] += (*differences, reached(head), _minutes(head), verdict if judged else "")
+            rows[-1] += (*differences, reached(head), head.minutes, verdict if judged else "")
     return rows, verdicts if judged else []
-
-
-def _figures(head: HeadResult) -> tuple[str, str, str]:
-    epochs = " or ".join(map(str, sorted({len(run.epochs) for run in head.runs})))
-    return str(len(head.runs)), epochs, percent(head.test)
-
-
-def _minutes(head: HeadResult) -> str:
-    seconds = head.by_seed("seconds")
-    return f"{np.mean(seconds) / 60:.1f}" if seconds else "–"
 
 
 def more_on(blocks: Sequence[Block], data: str) -> tuple[str, list[Verdict]]:
