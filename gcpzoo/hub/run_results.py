@@ -11,7 +11,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.limits import read_json
 from gcpzoo.paths import run_file
 
-REPORT = "metrics.json"
+REPORT, COMPARISON = "metrics.json", "comparison.json"
 WRONG = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What a report of another shape raises."""
 COMPARED = ("backbone", "head", "num_classes", "dim", "until", "fusion", "hidden", "last_stride")
@@ -32,7 +32,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what the run wrote into ``metrics.json`` about the epoch it kept, as fields of a record.
+    """Read what the run wrote into ``metrics.json`` about the epoch it kept, as fields of a record, and of its control.
 
     Args:
         checkpoint: the run's ``checkpoints/last.ckpt``, or ``best.ckpt`` where it kept the best epoch; for any other
@@ -50,7 +50,9 @@ def run_results(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     try:
         is_best = report.get("checkpoint", {}).get("kept") == "best"
-        return _fields(report) if is_best == (checkpoint.name == "best.ckpt") else {}
+        if is_best != (checkpoint.name == "best.ckpt"):
+            return {}
+        return _fields(report) | _control(report, checkpoint.absolute().parent.parent)
     except WRONG as error:
         raise _no_report(checkpoint, error) from None
 
@@ -113,9 +115,22 @@ def _fields(report: Mapping[str, Any]) -> dict[str, Any]:
         "hardware": report["hardware"],
     }
     part = next((p for p in ("test", "validate") if p in report), None)
-    shares = {k: report[part].get(k) for k in ("top1", "top5", "per_class")} if part else {}
-    metrics = {k: round(100 * share, 2) for k, share in shares.items() if share is not None}  # null: not finite
-    if metrics:
+    if metrics := _percent(report[part]) if part else {}:
         about |= {"metrics": metrics, "measured_by": "gcpzoo"}
         about["data"] += f", measured on the {'test' if part == 'test' else 'validation'} images"
     return about
+
+
+def _control(report: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """What average pooling reached that ``gcpzoo fit --compare`` trained beside a run, on the same images."""
+    if run.name != "gcp" or not (run.parent / COMPARISON).is_file():
+        return {}
+    other = read_report(run.parent / "gap")
+    if other.get("data") != report["data"] or "test" not in other or "test" not in report:
+        return {}
+    return {"control": {"head": other["model"]["head"], **_percent(other["test"])}}
+
+
+def _percent(evaluated: Mapping[str, Any]) -> dict[str, float]:
+    shares = {k: evaluated.get(k) for k in ("top1", "top5", "per_class")}
+    return {k: round(100 * share, 2) for k, share in shares.items() if share is not None}  # null: not finite

@@ -207,6 +207,19 @@ class TestRun:
         assert "| Mean per-class accuracy (%) | 85.00 |" in card
         assert "measured on the validation images" in card
 
+    def test_a_run_of_a_comparison_stands_beside_its_control_on_the_same_images(self, run, tmp_path):
+        report = json.loads((run / "metrics.json").read_text())
+        run.rename(tmp_path / "gcp")
+        control = tmp_path / "gap" / "metrics.json"
+        control.parent.mkdir()
+        other = {**report, "model": {"head": "gap"}, "test": {**report["test"], "top1": 0.8}}
+        control.write_text(json.dumps(other))
+        (tmp_path / "comparison.json").write_text("{}")
+        card = publish(tmp_path / "gcp", "owner/run", dry_run=True).card
+        assert "| Top-1 accuracy (%) | 90.00 | 80.00 |" in card
+        control.write_text(json.dumps({**other, "data": {**report["data"], "seed": 1}}))
+        assert "| Top-1 accuracy (%) | 90.00 | – |" in publish(tmp_path / "gcp", "owner/run", dry_run=True).card
+
     def test_results_are_those_of_the_last_epoch_only(self, run):
         (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "epoch=1.ckpt")
         assert "Top-1" not in publish(run / "checkpoints" / "epoch=1.ckpt", "owner/run", dry_run=True).card

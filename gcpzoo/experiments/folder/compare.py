@@ -14,6 +14,7 @@ from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.trainings import Predictions, read_predictions
 from gcpzoo.experiments.statistics import Estimate, bootstrap_images
 from gcpzoo.hub.card import markdown
+from gcpzoo.hub.run_results import COMPARISON
 from gcpzoo.paths import write_text
 from gcpzoo.training.predictions import FILE
 
@@ -129,7 +130,7 @@ def write_comparison(verdict: Verdict, labels: Mapping[str, str], about: Mapping
     'gcp'
     """
     content = {"format": FORMAT, **asdict(verdict), "heads": dict(labels), **about}
-    write_text(folder / "comparison.json", json.dumps(content, indent=2) + "\n")
+    write_text(folder / COMPARISON, json.dumps(content, indent=2) + "\n")
     rows = [
         (name, labels[name], _percent(value), f"{100 * verdict.per_class[name]:.2f} %")
         for name, value in verdict.top1.items()
