@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from gather_evidence import DIFFERENCES, TRIALS, read
+from gather_evidence import DIFFERENCES, FIGURES, TRIALS, read
 
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.experiments.report import Block, Training, collect, compare, percent, reached
@@ -57,7 +57,8 @@ def _add_images(blocks: Sequence[Block], path: Path) -> None:
     """Take the differences over test images from the table that was computed from the predictions."""
     for row in read(path)[1] if path.is_file() else []:
         for block in blocks:
-            if any(row.get(axis) != name for axis, name in block.labels.items()) or row["control"] != block.control:
+            labels = {axis: name for axis, name in row.items() if axis not in FIGURES}
+            if labels != block.labels or row["control"] != block.control:
                 continue
             head = block.get(row["head"])
             if head is None or head.over_seeds is None:

@@ -297,6 +297,21 @@ def test_a_note_takes_its_figures_from_the_tables(make: ModuleType, evidence: Pa
     assert "The control has 70.00 ± 2.48." in make.page({"commands": COMMANDS, "claims": [claim]}, evidence)[0]
 
 
+def test_differences_of_a_further_axis_are_not_those_of_the_same_data_without_it(
+    make: ModuleType, evidence: Path
+) -> None:
+    text, _ = make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
+    for name in ("pets.csv", "pets.differences.csv"):
+        lines = (evidence / name).read_text().splitlines()
+        longer = [f"settings,{lines[0]}", *(f"long,{line}" for line in lines[1:])]
+        (evidence / name.replace("pets", "textures")).write_text("\n".join(longer).replace("0.200000", "0.100000"))
+    path = evidence / "textures.csv"
+    path.write_text(path.read_text().replace("isqrt", "bdc"))  # differences alone are of isqrt
+    both, _ = make.page({"commands": COMMANDS, "claims": [CLAIM | {"results": ["pets", "textures"]}]}, evidence)
+    row = next(line for line in text.splitlines() if "`isqrt`" in line)
+    assert row in both.splitlines()
+
+
 def test_differences_of_fewer_seeds_than_the_results_are_refused(make: ModuleType, evidence: Path) -> None:
     path = evidence / "pets.differences.csv"
     path.write_text(path.read_text().replace("0 1 2", "0 1"))
@@ -325,26 +340,3 @@ def test_records_of_trainings_must_agree_with_the_tables(evidence: Path) -> None
         check_records([replace(record, trainings=known | {"top1": {"mean": 91.0}})], evidence)
     with pytest.raises(ZooError, match="gather its sweep"):
         check_records([replace(record, trainings=known | {"run": "other"})], evidence)
-
-
-def test_the_table_of_the_trial_is_the_one_that_the_command_writes() -> None:
-    import make_trial
-
-    page = (ROOT / "docs" / "own_images.md").read_text(encoding="utf-8")
-    assert page.partition(make_trial.BEGIN)[2].partition(make_trial.END)[0].strip() == make_trial.table()
-
-
-def test_the_trial_is_right_where_it_names_the_head_that_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import make_trial
-
-    monkeypatch.setattr(make_trial, "CSV", tmp_path / "trial.csv")
-    rows = [
-        ("birds", "net", 90, 0.9, 0.7, 0.18, 0.22, 0.05, 8, 1, ""),
-        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, -0.01, 8, 1, ""),
-        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, 0.02, 8, 1, ""),
-    ]
-    with make_trial.CSV.open("w", newline="") as file:
-        csv.writer(file).writerows([make_trial.COLUMNS, *rows])
-    table = make_trial.table()
-    assert [line.split("|")[-2].strip() for line in table.splitlines()[2:5]] == ["yes", "yes", "no"]
-    assert "Right in 2 of 3; without the margin of 10 points it would be 2." in table

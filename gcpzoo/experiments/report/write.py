@@ -212,7 +212,7 @@ def _block(block: Block, order: dict[str, int]) -> list[Text | Table | Figure]:
 
 def _curve(runs: Sequence[Training]) -> list[tuple[float, ...]]:
     """Number, mean, lowest and highest accuracy in %, and minutes of each epoch that validated all seeds."""
-    rows = []
+    rows: list[tuple[float, ...]] = []
     figures_of = [zip(*(run.curve(name) for run in runs)) for name in ("val/top1", "seconds")]
     for number, (shares, seconds) in enumerate(zip(*figures_of), 1):
         values = [100 * share for share in shares if share is not None]
