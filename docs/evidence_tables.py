@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from gather_evidence import DIFFERENCES, read
+from gather_evidence import DIFFERENCES, FIGURES, TRIALS, read
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.experiments.report import Block, HeadResult, Training, collect, compare, percent, reached
+from gcpzoo.experiments.report import Block, Training, collect, compare, percent, reached
 from gcpzoo.experiments.statistics import Estimate, paired_difference
 from gcpzoo.hub.card import markdown
 from gcpzoo.hub.records import Record
@@ -57,30 +57,35 @@ def _add_images(blocks: Sequence[Block], path: Path) -> None:
     """Take the differences over test images from the table that was computed from the predictions."""
     for row in read(path)[1] if path.is_file() else []:
         for block in blocks:
-            if any(row.get(axis) != name for axis, name in block.labels.items()) or row["control"] != block.control:
+            labels = {axis: name for axis, name in row.items() if axis not in FIGURES}
+            if labels != block.labels or row["control"] != block.control:
                 continue
             head = block.get(row["head"])
             if head is None or head.over_seeds is None:
                 continue
             found = Estimate(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["images"]))
-            if abs(found.mean - head.over_seeds.mean) > 1 / found.n:  # an image whose two classes were equally likely
+            seeds = {run.seed for run in head.runs} & {run.seed for run in block.get(block.control).runs}
+            apart = (
+                abs(found.mean - head.over_seeds.mean) > 1 / found.n
+            )  # an image whose two classes are equally likely
+            if apart or row["seeds"] != " ".join(map(str, sorted(seeds))):
                 raise ZooError(
                     f"{path}: {block.title}, {head.name} is of other trainings than the results: gather again"
                 )
             head.over_images = found
 
 
-def missing(claim: Mapping[str, Any], trainings: Sequence[Training]) -> str:
-    """Say which of a claim's data and heads have no finished training yet, in a line; nothing where none lacks."""
+def missing(claim: Mapping[str, Any], trainings: Sequence[Training], folder: Path) -> str:
+    """Say in a line which tables, data and heads of a claim have no finished training yet; nothing where none lacks."""
     data = (claim.get("where") or {}).get("data") or sorted({run.labels["data"] for run in trainings})
     lacking: dict[str, list[str]] = {}
     for name in [data] if isinstance(data, str) else data:
         for head in [claim.get("control", "gap"), *claim.get("heads", [])]:
             if not any(run.labels["data"] == name and run.labels["head"] == head for run in trainings):
                 lacking.setdefault(name, []).append(f"`{head}`")
-    return f"Not measured: {'; '.join(f'{name}: ' + ', '.join(heads) for name, heads in lacking.items())}." * bool(
-        lacking
-    )
+    parts = [f"{name}: {', '.join(heads)}" for name, heads in lacking.items()]
+    parts += [f"`{name}.csv`" for name in claim.get("results") or [] if not (folder / f"{name}.csv").is_file()]
+    return f"Not measured: {'; '.join(parts)}." if parts else ""
 
 
 def judge(seeds: Estimate | None, images: Estimate | None, margin: float = 0.0) -> Verdict:
@@ -99,25 +104,15 @@ def result_rows(blocks: Sequence[Block], margin: float = 0.0, judged: bool = Tru
     verdicts: list[Verdict] = []
     for block in blocks:
         for head in sorted((h for h in block.heads if h.runs), key=lambda h: h.name != block.control):
-            rows.append((block.title, f"`{head.name}`", *_figures(head)))
+            rows.append((block.title, f"`{head.name}`", str(len(head.runs)), head.lengths, percent(head.test)))
             if head.name == block.control:
-                rows[-1] += ("control", "", "", _minutes(head), "")
+                rows[-1] += ("control", "", "", head.minutes, "")
                 continue
             verdict = judge(head.over_seeds, head.over_images, margin)
             verdicts.append(verdict)
             differences = (percent(head.over_seeds, signed=True), percent(head.over_images, signed=True))
-            rows[-1] += (*differences, reached(head), _minutes(head), verdict if judged else "")
+            rows[-1] += (*differences, reached(head), head.minutes, verdict if judged else "")
     return rows, verdicts if judged else []
-
-
-def _figures(head: HeadResult) -> tuple[str, str, str]:
-    epochs = " or ".join(map(str, sorted({len(run.epochs) for run in head.runs})))
-    return str(len(head.runs)), epochs, percent(head.test)
-
-
-def _minutes(head: HeadResult) -> str:
-    seconds = head.by_seed("seconds")
-    return f"{np.mean(seconds) / 60:.1f}" if seconds else "–"
 
 
 def more_on(blocks: Sequence[Block], data: str) -> tuple[str, list[Verdict]]:
@@ -174,24 +169,42 @@ def measured_table(table: Mapping[str, Any], folder: Path) -> tuple[str, list[Ve
     parts = [table["text"], markdown(table["columns"], [[_short(row[c]) for c in table["columns"]] for row in rows])]
     if not judged:
         return "\n\n".join(parts), []
-    groups: dict[Any, dict[str, dict[int, float]]] = {}
+    text, verdicts = _judge_rows(table, rows, path.name)
+    return "\n\n".join([*parts, text]), verdicts
+
+
+def _judge_rows(table: Mapping[str, Any], rows: Sequence[Mapping[str, str]], name: str) -> tuple[str, list[Verdict]]:
+    """Judge each head of a table over its seeds: it holds where it does in every group, for all are of one network."""
+    by, group = table.get("by", "head"), table.get("group", [])
+    control, _ = _head_and_seed({by: table["control"]}, by)
+    values: dict[str, dict[Any, dict[int, float]]] = {}
     for row in rows:
-        group = groups.setdefault(tuple(row[c] for c in table.get("group", [])), {})
-        values = group.setdefault(row[by], {})
-        if (seed := int(row.get("seed") or 0)) in values:
-            raise ZooError(f"{path.name}: {row[by]}, seed {seed}, has several rows: tell them apart by group or where")
-        values[seed] = {"higher": 1, "lower": -1}[table["better"]] * float(row[table["value"]])
-    found = [
-        difference
-        for group in groups.values()
-        for head, values in group.items()
-        if head != table["control"] and (difference := paired_difference(values, group.get(table["control"], {})))
-    ]
-    parts.append(
-        f"`{table['value']}` is {table['better']} than with `{table['control']}` in {sum(d.mean > 0 for d in found)} "
-        f"of {len(found)} comparisons; their verdicts are over seeds alone."
-    )
-    return "\n\n".join(parts), [judge(d, d) for d in found]
+        head, seed = _head_and_seed(row, by)
+        of_group = values.setdefault(head, {}).setdefault(tuple(row[c] for c in group), {})
+        if seed in of_group:
+            raise ZooError(f"{name}: {head}, seed {seed}, has several rows: tell them apart by group or where")
+        of_group[seed] = {"higher": 1, "lower": -1}[table["better"]] * float(row[table["value"]])
+    base, lines, verdicts = values.pop(control, {}), [], []
+    for head, groups in values.items():
+        found = [d for key, own in groups.items() if (d := paired_difference(own, base.get(key, {})))]
+        if not found:
+            continue
+        each = {judge(d, d) for d in found}
+        verdicts.append(each.pop() if len(each) == 1 else OPEN)
+        seeds = min(d.n for d in found)
+        lines.append(
+            f"`{head}`: `{table['value']}` is {table['better']} than with `{control}` in "
+            f"{sum(d.mean > 0 for d in found)} of {len(found)} rows, which are one comparison, over {seeds} "
+            f"seed{'s' * (seeds > 1)}: {verdicts[-1]}."
+        )
+    return "\n\n".join(lines), verdicts
+
+
+def _head_and_seed(row: Mapping[str, str], by: str) -> tuple[str, int]:
+    """Read of which head and seed a row is; a network's name may end in its seed."""
+    if "seed" not in row and (found := re.fullmatch(r"(.+)_seed(\d+)", row[by])):
+        return found[1], int(found[2])
+    return row[by], int(row.get("seed") or 0)
 
 
 def _short(value: str) -> str:
@@ -237,15 +250,46 @@ def count(verdicts: Sequence[Verdict]) -> str:
 
 
 def chosen_rates(claims: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """Lay out what the searches chose for each head, where they searched; nothing where none did."""
+    """Lay out what the searches chose for each head, and by how much, where they searched; nothing where none did."""
     rows = set()
     for name in sorted({name for claim in claims for name in claim.get("results") or []}):
+        tried = trials(folder / f"{name}.csv")
         for run in collect([path]) if (path := folder / f"{name}.csv").is_file() else []:
             if run.test is not None and run.about.get("chosen"):
                 rates = json.loads(run.about["chosen"])
                 told = ", ".join(f"`{option.rpartition('.')[2]}` {value:g}" for option, value in rates.items())
-                rows.add((" · ".join(v for k, v in run.labels.items() if k != "head"), f"`{run.labels['head']}`", told))
-    return markdown(("data · backbone · settings", "head", "chosen on validation images"), sorted(rows)) if rows else ""
+                of_trials = [f"{100 * float(r['val/top1']):.2f}" for r in tried.get(tuple(run.labels.items()), [])]
+                title = " · ".join(v for k, v in run.labels.items() if k != "head")
+                rows.add((title, f"`{run.labels['head']}`", told, ", ".join(of_trials) or "–"))
+    title = ("data · backbone · settings", "head", "chosen on validation images", "top-1 % there, of each trial")
+    return markdown(title, sorted(rows)) if rows else ""
+
+
+def trials(results: Path) -> dict[tuple[tuple[str, str], ...], list[dict[str, str]]]:
+    """Read the final epochs of a sweep's trials, by the labels of their cell, in the order they were tried."""
+    columns, rows = read(path) if (path := results.with_name(f"{results.stem}{TRIALS}.csv")).is_file() else ([], [])
+    axes, last = columns[: columns.index("seed")] if rows else [], {}
+    for row in (row for row in rows if row["state"] == "done"):
+        last[(*((axis, row[axis]) for axis in axes), row["trial"])] = row
+    found: dict[Any, list[dict[str, str]]] = {}
+    for key, row in last.items():
+        found.setdefault(key[:-1], []).append(row)
+    return found
+
+
+def rates(trainings: Sequence[Training]) -> str:
+    """Say how the learning rates of trainings were found, table by table."""
+    parts = []
+    for source in dict.fromkeys(run.source for run in trainings):
+        name = f"`{Path(source).name}`"
+        if not any(run.about.get("chosen") for run in trainings if run.source == source):
+            parts.append(f"as given, without a search, in {name}")
+            continue
+        cells = trials(Path(source)).values()
+        budget = ({len(cell) for cell in cells}, {int(row["epoch"]) + 1 for cell in cells for row in cell})
+        number, epochs = (" or ".join(map(str, sorted(values))) or "unknown" for values in budget)
+        parts.append(f"the best of {number} trials of {epochs} epochs for each head, on validation images, in {name}")
+    return f"Learning rates: {'; '.join(parts)}."
 
 
 def fill_in(text: str, folder: Path) -> str:

@@ -16,6 +16,8 @@ from gcpzoo.paths import replacing
 EVIDENCE = Path(__file__).parent / "evidence"
 TRIALS, DIFFERENCES = ".trials", ".differences"
 """Ends of the names of the tables beside ``NAME.csv``."""
+FIGURES = ("head", "control", "seeds", "images", "mean", "low", "high")
+"""Columns of ``NAME.differences.csv``; its others are the labels of the comparison."""
 PLACE = re.compile(r"(?:(?<=[\s'\"=(:,])|^)(?!//)(?:~|/)[^\s'\",;)]*/(?=[^\s'\",;)/]+)")
 """The folders before a file's name: those of this machine say nothing to a reader."""
 Row = Mapping[str, Any]

@@ -26,6 +26,7 @@ from evidence_tables import (
     measured_table,
     missing,
     more_on,
+    rates,
     result_rows,
     select,
     tables,
@@ -43,14 +44,21 @@ from gcpzoo.paths import write_text
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: written by docs/make_evidence.py -->", "<!-- results: to here -->"
 CLAIM_KEYS = ("claim", "source", "control", "heads", "results", "where", "margin", "more_on", "tables", "note")
-RULE = """How a verdict is found. The difference in top-1 accuracy to the control has two 95 % intervals: over seeds
-(trainings with the same seed, Student's t) and over test images (10,000 bootstrap samples of them, with the answers
-of these very networks). A comparison **holds** where both lie above zero, **does not hold** where both lie below it,
-and is **not decided** at this size otherwise, or where there are fewer than three seeds. Where a claim is that a head
-is not worse, it names a margin: the comparison holds where both intervals lie above −margin. Intervals are not
-corrected for their number: about one in twenty excludes zero by chance. Heads stand beside their control on the same
-data, backbone and images, with the same budget of search for their learning rates on validation images; test images
-are looked at once, after the final epoch."""
+RULE = """**How a verdict is found.** The difference in top-1 accuracy to the control has two 95 % intervals: over seeds
+(trainings with the same seed, Student's t) and over test images (10,000 bootstrap samples of them, with the answers of
+these very networks). A comparison **holds** where both lie above zero, **does not hold** where both lie below it, and
+is **not decided** at this size otherwise, or where there are fewer than three seeds. Where a claim is that a head is
+not worse, it names a margin: the comparison holds where both intervals lie above −margin. Where a gain is compared
+with that on other data, their intervals must lie apart, over seeds and over test images. Intervals are not corrected
+for their number: about one in twenty excludes zero by chance."""
+READING = """**How to read the tables.** Heads stand beside their control on the same data, backbone and images. Below a
+table stands how the learning rates were found; a search was the same for every head. Each training looks at the test
+images once, after its final epoch; but the later sweeps were planned with the results of the earlier ones in view.
+*top-1* is the mean over seeds ± half its 95 % interval (Student's t). *Epochs to the control's final*: the first epoch
+whose accuracy on validation images is at least that of the control after its last, seed by seed; the mean is of the
+seeds that reach it. *Minutes* are the median over seeds, on machines that had other work too: they say little about
+cost. Where an image has two equally likely classes, a difference over test images may have another mean than that over
+seeds."""
 Claim = Mapping[str, Any]
 
 
@@ -90,7 +98,7 @@ def page(claims: Mapping[str, Any], folder: Path = EVIDENCE) -> tuple[str, dict[
         "Written by `python docs/make_evidence.py` from `docs/evidence`; change those files, not this page. It holds "
         "what the papers claim, what was measured of it here, and how far that goes. Losses stand beside gains.",
         markdown(("", "claim", "source", "outcome here"), summary),
-        RULE.replace("\n", " "),
+        *(text.replace("\n", " ") for text in (RULE, READING)),
         *sections,
         "## Which head and settings for my data",
         *(fill_in(text, folder) for text in claims.get("advice") or ["No advice yet: the comparisons are being run."]),
@@ -109,7 +117,7 @@ def _section(
 ) -> tuple[str, str]:
     """Write what is known of a claim, and its outcome in a line."""
     lines = [f'<a id="claim-{number}"></a>', f"## {number}. {claim['claim']}", f"Source: {claim['source']}."]
-    lines += [claim["note"]] if claim.get("note") else []
+    lines += [fill_in(claim["note"], folder)] if claim.get("note") else []
     blocks, trainings = select(claim, folder)
     verdicts: list[Verdict] = []
     if any(head.over_seeds for block in blocks for head in block.heads):
@@ -124,7 +132,7 @@ def _section(
         if "more_on" in claim:
             text, verdicts = more_on(blocks, claim["more_on"])
             lines.append(text)
-        lines += [_origin(trainings), *([lacking] if (lacking := missing(claim, trainings)) else [])]
+        lines += [_origin(trainings), *([lacking] if (lacking := missing(claim, trainings, folder)) else [])]
     used = {Path(run.source).stem for run in trainings}
     for table in claim.get("tables") or []:
         if (folder / f"{table['table']}.csv").is_file():
@@ -145,7 +153,7 @@ def _origin(trainings: Sequence[Training]) -> str:
     code = sorted({run.about.get("git") or f"gcpzoo {run.about['gcpzoo']}" for run in trainings})
     return (
         f"{len(trainings)} trainings, final epoch, never the best; {'; '.join(machines) or 'hardware not recorded'}; "
-        f"state of the code: {', '.join(code)}."
+        f"state of the code: {', '.join(code)}. {rates(trainings)}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -192,11 +193,11 @@ def test_what_was_not_measured_is_said(make: ModuleType, evidence: Path) -> None
     claims = [
         CLAIM | {"results": ["textures"]},
         CLAIM | {"control": "bdc"},
-        CLAIM | {"heads": ["isqrt", "bdc"], "where": {"data": ["pets", "cars"]}},
+        CLAIM | {"results": ["pets", "roots"], "heads": ["isqrt", "bdc"], "where": {"data": ["pets", "cars"]}},
     ]
     text, _ = make.page({"commands": COMMANDS, "claims": claims}, evidence)
     assert text.count("Outcome: **not measured**.") == 2
-    assert "Not measured: pets: `bdc`; cars: `gap`, `isqrt`, `bdc`." in text
+    assert "Not measured: pets: `bdc`; cars: `gap`, `isqrt`, `bdc`; `roots.csv`." in text
 
 
 def test_differences_of_other_trainings_are_refused(make: ModuleType, evidence: Path) -> None:
@@ -257,10 +258,65 @@ def test_a_table_of_another_command_is_judged_over_seeds_by_its_better_side(evid
     table |= {"columns": ["network", "mce"], "by": "network", "better": "lower"}
     with pytest.raises(ZooError, match="tell them apart by group or where"):
         measured_table(table, evidence)
-    assert "in 1 of 2 comparisons" in measured_table(table | {"group": ["kind"]}, evidence)[0]
-    text, verdicts = measured_table(table | {"where": {"kind": "fog"}}, evidence)
-    assert verdicts == ["not decided"]
-    assert "lower than with `gap` in 1 of 1 comparisons" in text
+    text, verdicts = measured_table(table | {"group": ["kind"]}, evidence)
+    assert verdicts == ["not decided"]  # rows of one network are no comparisons of their own
+    assert "`mine`: `mce` is lower than with `gap` in 1 of 2 rows, which are one comparison, over 1 seed: not" in text
+
+
+def test_networks_of_a_table_are_paired_by_the_seed_in_their_names(evidence: Path) -> None:
+    from evidence_tables import measured_table
+
+    rows = [f"dtd_{head}_seed{s},{value + s}" for head, value in (("gap", 0.5), ("isqrt", 0.4)) for s in range(3)]
+    (evidence / "noise.csv").write_text("\n".join(["model,mce", *rows]) + "\n")
+    table = {"table": "noise", "text": "Errors.", "columns": ["model", "mce"], "value": "mce", "better": "lower"}
+    text, verdicts = measured_table(table | {"by": "model", "control": "dtd_gap_seed0"}, evidence)
+    assert verdicts == ["holds"]
+    assert "`dtd_isqrt`: `mce` is lower than with `dtd_gap` in 1 of 1 rows" in text
+    assert "over 3 seeds" in text
+
+
+def test_how_rates_were_found_stands_below_the_table_and_how_close_the_search_was_beside_them(
+    make: ModuleType, evidence: Path
+) -> None:
+    from gather_evidence import write
+
+    table = rows(evidence / "pets.csv")
+    chosen = json.dumps({"model.optimizer.lr": 0.01})
+    claims = {"commands": COMMANDS, "claims": [CLAIM, CLAIM | {"results": ["textures"]}]}
+    assert "Learning rates: as given, without a search, in `pets.csv`." in make.page(claims, evidence)[0]
+    write(evidence / "textures.csv", [*table[0], "chosen"], [row | {"chosen": chosen} for row in table])
+    tried = [row | {"trial": t, "val/top1": 0.5 + t / 10} for row in table if row["seed"] == "0" for t in range(2)]
+    write(evidence / "textures.trials.csv", [*table[0], "trial"], tried)
+    text, _ = make.page(claims, evidence)
+    assert "the best of 2 trials of 3 epochs for each head, on validation images, in `textures.csv`" in text
+    assert "| pets · resnet18 | `close` | `lr` 0.01 | 50.00, 60.00 |" in text
+
+
+def test_a_note_takes_its_figures_from_the_tables(make: ModuleType, evidence: Path) -> None:
+    claim = CLAIM | {"note": "The control has [[pets pets resnet18 gap]]."}
+    assert "The control has 70.00 ± 2.48." in make.page({"commands": COMMANDS, "claims": [claim]}, evidence)[0]
+
+
+def test_differences_of_a_further_axis_are_not_those_of_the_same_data_without_it(
+    make: ModuleType, evidence: Path
+) -> None:
+    text, _ = make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
+    for name in ("pets.csv", "pets.differences.csv"):
+        lines = (evidence / name).read_text().splitlines()
+        longer = [f"settings,{lines[0]}", *(f"long,{line}" for line in lines[1:])]
+        (evidence / name.replace("pets", "textures")).write_text("\n".join(longer).replace("0.200000", "0.100000"))
+    path = evidence / "textures.csv"
+    path.write_text(path.read_text().replace("isqrt", "bdc"))  # differences alone are of isqrt
+    both, _ = make.page({"commands": COMMANDS, "claims": [CLAIM | {"results": ["pets", "textures"]}]}, evidence)
+    row = next(line for line in text.splitlines() if "`isqrt`" in line)
+    assert row in both.splitlines()
+
+
+def test_differences_of_fewer_seeds_than_the_results_are_refused(make: ModuleType, evidence: Path) -> None:
+    path = evidence / "pets.differences.csv"
+    path.write_text(path.read_text().replace("0 1 2", "0 1"))
+    with pytest.raises(ZooError, match="gather again"):
+        make.page({"commands": COMMANDS, "claims": [CLAIM]}, evidence)
 
 
 def test_advice_takes_its_figures_from_the_tables_or_is_refused(evidence: Path) -> None:
@@ -284,26 +340,3 @@ def test_records_of_trainings_must_agree_with_the_tables(evidence: Path) -> None
         check_records([replace(record, trainings=known | {"top1": {"mean": 91.0}})], evidence)
     with pytest.raises(ZooError, match="gather its sweep"):
         check_records([replace(record, trainings=known | {"run": "other"})], evidence)
-
-
-def test_the_table_of_the_trial_is_the_one_that_the_command_writes() -> None:
-    import make_trial
-
-    page = (ROOT / "docs" / "own_images.md").read_text(encoding="utf-8")
-    assert page.partition(make_trial.BEGIN)[2].partition(make_trial.END)[0].strip() == make_trial.table()
-
-
-def test_the_trial_is_right_where_it_names_the_head_that_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import make_trial
-
-    monkeypatch.setattr(make_trial, "CSV", tmp_path / "trial.csv")
-    rows = [
-        ("birds", "net", 90, 0.9, 0.7, 0.18, 0.22, 0.05, 8, 1, ""),
-        ("cloth", "net", 90, 0.9, 0.85, 0.03, 0.07, -0.01, 8, 1, ""),
-        ("cars", "net", 90, 0.9, 0.85, 0.03, 0.07, 0.02, 8, 1, ""),
-    ]
-    with make_trial.CSV.open("w", newline="") as file:
-        csv.writer(file).writerows([make_trial.COLUMNS, *rows])
-    table = make_trial.table()
-    assert [line.split("|")[-2].strip() for line in table.splitlines()[2:5]] == ["yes", "yes", "no"]
-    assert "Right in 2 of 3; without the margin of 10 points it would be 2." in table

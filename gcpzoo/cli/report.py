@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _control(folders: list[str]) -> str | None:
-    """Read which control the sweeps name, if they agree."""
-    named = set()
-    for folder in folders:
-        path = Path(folder) / "sweep.json"
-        if path.is_file():
-            named.add(_read(path))
-    return named.pop() if len(named) == 1 else None
+    """Read which control the sweeps name."""
+    paths = [path for folder in folders if (path := Path(folder) / "sweep.json").is_file()]
+    named = {control: path.parent for path in paths if (control := _read(path)) is not None}
+    if len(named) > 1:
+        told = ", ".join(f"{control} ({folder})" for control, folder in named.items())
+        raise ZooError(f"the sweeps name different controls: {told}: choose one by --control, or report them apart")
+    return next(iter(named), None)
 
 
 def _read(path: Path) -> str | None:

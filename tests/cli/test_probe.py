@@ -83,6 +83,17 @@ def test_a_report_is_written_with_the_control_of_the_sweep(cli: Cli, tmp_path: P
     assert "unknown control 'bcnn'" in err
 
 
+def test_sweeps_that_name_other_controls_need_one_to_be_chosen(cli: Cli, tmp_path: Path) -> None:
+    heads = {"gap": {0: 0.5}, "isqrt": {0: 0.75}}
+    sweeps = [write_sweep(tmp_path / control, heads, data=control) for control in heads]
+    for folder in sweeps:
+        (folder / "sweep.json").write_text(json.dumps({"control": folder.name}))
+    code, _, err = cli("report", *sweeps)
+    assert code == 2
+    assert "the sweeps name different controls: gap (" in err
+    assert cli("report", *sweeps, "--control", "isqrt")[0] == 0
+
+
 @pytest.mark.parametrize("content", ["[]", "{"])
 def test_a_damaged_sweep_json_is_named(cli: Cli, tmp_path: Path, content: str) -> None:
     sweep = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5}})

@@ -15,6 +15,7 @@ from sweep_folder import read_results, write_predictions, write_sweep
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report import collect, compare, write_report
 from gcpzoo.experiments.report.compare import calibration, confusion
+from gcpzoo.experiments.report.write import _curve
 
 HEADS = {"gap": {0: 0.60, 1: 0.62, 2: 0.61}, "isqrt": {0: 0.80, 1: 0.82, 2: 0.81}}
 
@@ -80,6 +81,57 @@ def test_other_test_images_are_not_paired(sweep: Path) -> None:
     assert block.heads[1].over_images is None
     assert block.heads[1].over_seeds is not None
     assert "not paired by image" in block.notes[0]
+
+
+def test_seeds_with_other_test_images_are_not_averaged_by_image(sweep: Path) -> None:
+    for head in HEADS:
+        path = sweep / "runs" / f"pets_{head}_seed1" / "test_predictions.csv"
+        path.write_text(path.read_text().replace(".jpg", "_other.jpg"))
+    [block] = compare(collect([sweep]))
+    assert block.heads[1].over_images is None
+    assert block.notes == ["isqrt: not paired by image, for the test images of one seed are not those of another."]
+
+
+def test_why_there_is_no_interval_over_images_is_said(sweep: Path) -> None:
+    (sweep / "runs" / "pets_gap_seed1" / "test_predictions.csv").unlink()
+    [block] = compare(collect([sweep]))
+    assert block.notes == ["isqrt: not paired by image, for only 2 of 3 seeds have predictions of both."]
+
+
+@pytest.mark.parametrize("confidence", ["nan", "9.0", None])
+def test_predictions_without_rows_or_probabilities_are_refused(sweep: Path, confidence: str | None) -> None:
+    path = sweep / "runs" / "pets_gap_seed0" / "test_predictions.csv"
+    text = path.read_text()
+    path.write_text(text.replace("0.9000", confidence) if confidence else text.splitlines()[0] + "\n")
+    with pytest.raises(ZooError, match="a row for each test image, with a probability from 0 to 1"):
+        compare(collect([sweep]))
+
+
+def test_a_spectrum_that_is_none_is_not_drawn(sweep: Path) -> None:
+    path = sweep / "runs" / "pets_gap_seed0" / "spectrum.json"
+    path.write_text('{"covariance": "abc", "normalized": [1, null], "other": [1, 0.5]}')
+    assert collect([sweep])[0].spectrum() == {"other": [1, 0.5]}
+
+
+def test_epochs_without_validation_are_counted_and_drawn_as_such(sweep: Path) -> None:
+    table = sweep / "results.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    for row in rows[1:]:
+        row[5] = "" if row[4] == "0" else row[5]  # as trainer.check_val_every_n_epoch leaves it
+    table.write_text("\n".join(",".join(row) for row in rows if row[4] != "1") + "\n")  # and one epoch is lost
+    [block] = compare(collect([sweep]))
+    gap, isqrt = block.heads
+    assert (gap.lengths, isqrt.reached) == ("3", [3, 3, 3])
+    assert [row[0] for row in _curve(gap.runs)] == [3]
+
+
+def test_minutes_are_not_those_of_one_training_that_stood_still(sweep: Path) -> None:
+    table = sweep / "results.csv"
+    lines = table.read_text().splitlines()
+    last = [i for i, line in enumerate(lines) if ",gap,1,2," in line]
+    lines[last[0]] = lines[last[0]].replace(",180.0,", ",9000,")
+    table.write_text("\n".join(lines) + "\n")
+    assert compare(collect([sweep]))[0].heads[0].minutes == "3.0"
 
 
 def test_a_table_alone_gives_everything_but_what_needs_predictions(sweep: Path, tmp_path: Path) -> None:

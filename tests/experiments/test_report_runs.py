@@ -13,7 +13,7 @@ import yaml
 from sweep_folder import write_predictions, write_sweep
 
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.report import collect, compare
+from gcpzoo.experiments.report import collect, compare, write_report
 
 OPTIONS = {
     "seed_everything": 0,
@@ -133,3 +133,20 @@ def test_images_of_other_class_folders_are_not_the_same(tmp_path: Path) -> None:
     assert second is not None
     assert first.same_images(first)
     assert not first.same_images(second)
+
+
+def test_runs_that_tested_their_best_epoch_are_said_to_have(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        path = write_run(tmp_path / str(seed), seed) / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": {"kept": "best", "epoch": 1}}))
+    write_report([tmp_path / "0", tmp_path / "1"], [tmp_path / "report.md"])
+    told = (tmp_path / "report.md").read_text()
+    assert "is of the final epoch, but for the 2 trained with --best" in told
+
+
+@pytest.mark.parametrize("top1", [70, "0.7"])
+def test_an_accuracy_that_is_none_is_refused(tmp_path: Path, top1: Any) -> None:
+    path = write_run(tmp_path / "run") / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test": {"top1": top1}}))
+    with pytest.raises(ZooError, match=r"run/metrics.json: test/top1 must be a (share|finite number)"):
+        collect([tmp_path / "run"])

@@ -66,6 +66,23 @@ def test_a_sweep_that_grew_never_has_less_in_its_table_than_before(
     assert [row["head"] for row in read_results(tmp_path / "out")] == ["bcnn"] * 4 + ["gap"] * 4 + ["isqrt"] * 4
 
 
+def test_a_start_that_fails_leaves_the_table_as_it_was(
+    write: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(axes={"head": ["gap"]}, seeds=[0, 1], search={"space": SPACE, "trials": 1})
+    Sweep(read_plan(file)).run()
+    before = (tmp_path / "out" / "results.csv").read_text()
+    writes: list[int] = []
+    monkeypatch.setattr(execute, "write_results", lambda path, runs: writes.append(len(runs)))
+    Sweep(read_plan(file)).run()
+    assert set(writes) == {1, 2}  # the trial and both trainings, never a part of them
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ModuleNotFoundError):
+        Sweep(read_plan(file)).run()
+    assert (tmp_path / "out" / "results.csv").read_text() == before
+
+
 def test_a_failed_training_keeps_its_error_and_stops_no_other(write: Callable, tmp_path: Path) -> None:
     heads = {
         "silent": {"model.head": "gap", "model.dim": 1},
@@ -102,6 +119,7 @@ def test_trainings_share_the_cores(
 def test_trainings_run_side_by_side_and_no_more_than_jobs(write: Callable, tmp_path: Path) -> None:
     heads = {name: {"model.dim": 3} for name in ("gap", "isqrt", "bcnn")}
     sweep = Sweep(read_plan(write(axes={"head": heads})), jobs=2)
+    assert Sweep(sweep.plan, jobs=10**9).progress.jobs == 3  # no worker without work
     thread = threading.Thread(target=sweep.run)
     thread.start()
     seen = 0

@@ -107,6 +107,7 @@ def test_a_replaced_name_takes_its_arguments_along() -> None:
         ({"axes": {"head": ["gap"]}, "base": {"model.backbone": "resnet18"}}, "no data"),
         ({"axes": {"head": ["gap"]}, "base": {**BASE, "output": "x"}}, "output is set by the sweep"),
         ({"axes": {"head": ["gap"]}, "base": {**BASE, "generations": 3}}, "set generations to 1"),
+        ({"axes": {"head": ["gap"]}, "base": {**BASE, "best": True}}, "tests the final epoch"),
         ({"axes": {"head": ["gap"]}, "base": {**BASE, "model": {"backbone": "x"}}}, "must be given once"),
         ({"axes": {"head": ["gap"]}, "base": {"config": "pretrain/digit.yaml"}}, "did you mean pretrain/digits.yaml"),
         ({"axes": {"head": ["gap"]}, "search": {"space": {}}}, "space must map"),

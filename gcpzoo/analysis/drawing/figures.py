@@ -107,22 +107,22 @@ def intervals(rows: Sequence[Mapping[str, Any]], label: str, zero: bool = False)
     return figure
 
 
-def curves(heads: Mapping[str, Sequence[tuple[Any, Any, Any, Any]]], order: Mapping[str, int]) -> Any:
+def curves(heads: Mapping[str, Sequence[tuple[Any, ...]]], order: Mapping[str, int]) -> Any:
     """Draw accuracy against epochs (left) and against minutes (right); the band spans the seeds.
 
     Args:
-        heads: name → for each epoch its mean, lowest and highest accuracy in %, and the mean of the minutes so far.
+        heads: name → for each epoch its number, the mean, lowest and highest accuracy in %, and the minutes so far.
         order: name → number of the series.
 
-    >>> figure = curves({"gap": [(50.0, 49.0, 51.0, 0.5), (60.0, 60.0, 60.0, 1.0)]}, {"gap": 0})
+    >>> figure = curves({"gap": [(1, 50.0, 49.0, 51.0, 0.5), (2, 60.0, 60.0, 60.0, 1.0)]}, {"gap": 0})
     >>> figure.axes[0].get_xlabel()
     'epoch'
     """
     figure, (left, right) = new_figure(9.5, 3.6, 2)
     for name, rows in heads.items():
         look = series(order[name])
-        mean, low, high, minutes = (np.array(column, float) for column in zip(*rows))
-        for axis, x in ((left, np.arange(1, len(rows) + 1)), (right, minutes)):
+        epoch, mean, low, high, minutes = (np.array(column, float) for column in zip(*rows))
+        for axis, x in ((left, epoch), (right, minutes)):
             axis.plot(x, mean, label=plain(name), markersize=4, **look)
             axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
     left.xaxis.get_major_locator().set_params(integer=True)

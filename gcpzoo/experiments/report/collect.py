@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.runs import REPORT, read_runs
-from gcpzoo.experiments.report.trainings import Training
+from gcpzoo.experiments.report.trainings import Training, check_figures
 from gcpzoo.experiments.sweep.execute import RESULTS, RUNS
 from gcpzoo.experiments.sweep.plan import ABOUT
 from gcpzoo.experiments.sweep.results import FIGURES
@@ -116,11 +115,5 @@ def _read_row(row: Mapping[Any, Any], axes: Sequence[str]) -> tuple[dict[str, st
     if None in row or None in row.values():
         raise ValueError("it must have as many cells as the first line")
     figures = {name: float(row[name]) for name in ("epoch", *FIGURES) if row.get(name)}
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {row[name]}")
-        if name.endswith("top1") and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a share, from 0 to 1, got {row[name]}")
-    if "epoch" in figures and not (figures["epoch"] >= 0 and figures["epoch"].is_integer()):
-        raise ValueError(f"epoch must be a whole number of at least 0, got {row['epoch']}")
+    check_figures(figures)
     return {axis: row[axis] for axis in axes}, int(row["seed"]), figures

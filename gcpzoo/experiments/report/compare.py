@@ -50,6 +50,17 @@ class HeadResult:
         """Return a figure of the final epoch of each training that has it."""
         return [run.epochs[-1][name] for run in self.runs if name in run.epochs[-1]]
 
+    @property
+    def minutes(self) -> str:
+        """Median over seeds: a training that others slowed down, or that stood still, does not decide it."""
+        seconds = self.by_seed("seconds")
+        return f"{np.median(seconds) / 60:.1f}" if seconds else "–"
+
+    @property
+    def lengths(self) -> str:
+        """Epochs of its trainings."""
+        return " or ".join(map(str, sorted({run.length for run in self.runs})))
+
 
 @dataclass
 class Block:
@@ -137,9 +148,8 @@ def _compare_with_control(block: Block) -> None:
         head.over_seeds = paired_difference(_tests(own.values()), _tests(base.values()))
         if len(common) < max(len(own), len(base)):
             block.notes.append(f"{head.name}: only the seeds {common} are paired with the control.")
-        lengths = [" or ".join(map(str, sorted({len(run.epochs) for run in r}))) for r in (head.runs, control.runs)]
-        if lengths[0] != lengths[1]:
-            block.notes.append(f"{head.name}: trained for {lengths[0]} epochs, the control for {lengths[1]}.")
+        if head.lengths != control.lengths:
+            block.notes.append(f"{head.name}: trained for {head.lengths} epochs, the control for {control.lengths}.")
         head.over_images = _over_images([(own[s], base[s]) for s in common], block, head.name)
         for seed in common:
             curve = [v for v in base[seed].curve("val/top1") if v is not None]
@@ -153,18 +163,20 @@ def _tests(runs: Iterable[Training]) -> dict[int, float]:
 
 def _over_images(pairs: list[tuple[Training, Training]], block: Block, name: str) -> Estimate | None:
     """Resample the test images: how much more often a head is right than the control, over the shared seeds."""
-    differences = []
-    for run, control in pairs:
-        one, other = run.predictions(), control.predictions()
-        if one is None or other is None:
-            return None
-        if not one.same_images(other):
-            block.notes.append(f"{name}: not paired by image, for its test images are not those of the control.")
-            return None
-        differences.append(one.right.astype(float) - other.right)
-    if len({len(d) for d in differences}) != 1:
+    found = [(run.predictions(), control.predictions()) for run, control in pairs]
+    known = [(one, other) for one, other in found if one is not None and other is not None]
+    if not known:
         return None
-    return bootstrap_images(np.mean(differences, 0))
+    if len(known) < len(found):
+        why = f"only {len(known)} of {len(found)} seeds have predictions of both."
+    elif not all(one.same_images(other) for one, other in known):
+        why = "its test images are not those of the control."
+    elif not all(one.same_images(known[0][0]) for one, _ in known):
+        why = "the test images of one seed are not those of another."
+    else:
+        return bootstrap_images(np.mean([one.right.astype(float) - other.right for one, other in known], 0))
+    block.notes.append(f"{name}: not paired by image, for {why}")
+    return None
 
 
 def calibration(runs: Sequence[Training], bins: int = BINS) -> tuple[list[tuple[float, float, int]], float] | None:

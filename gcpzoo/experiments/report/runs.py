@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpzoo.errors import ZooError
-from gcpzoo.experiments.report.trainings import Training
+from gcpzoo.experiments.report.trainings import Training, check_figures
 from gcpzoo.experiments.sweep.results import FIGURES
 from gcpzoo.hub.run_results import REPORT, read_report
 from gcpzoo.limits import read_yaml
@@ -68,12 +68,19 @@ def _read_run(folder: Path) -> Training:
         epochs = [{k: v for k, v in row.items() if k in ("epoch", *FIGURES) and v is not None} for row in history]
     except (KeyError, TypeError):
         raise ZooError(f"{folder}/{REPORT} is not the report of 'gcpzoo fit'") from None
+    kept = report.get("checkpoint")
+    about = {key: str(report.get(key, "")) for key in ("hardware", "gcpzoo", "parameters")}
+    about["kept"] = str(kept.get("kept", "")) if isinstance(kept, Mapping) else ""
     if report.get("seed") is None:
         raise ZooError(f"the run in {folder} had no seed, by which runs are paired: leave it out, or train it with one")
     if epochs and isinstance(test, Mapping):
         epochs[-1] |= {f"test/{key}": test[key] for key in ("top1", "loss") if test.get(key) is not None}
+    try:
+        for row in epochs:
+            check_figures(row)
+    except ValueError as error:
+        raise ZooError(f"{folder}/{REPORT}: {error}") from None
     labels = {"data": str(data), "backbone": str(model["backbone"]), "head": str(model["head"])}
-    about = {key: str(report.get(key, "")) for key in ("hardware", "gcpzoo", "parameters")}
     return Training(labels, report["seed"], epochs, about, folder, str(folder))
 
 

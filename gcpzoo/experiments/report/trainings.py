@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,15 @@ class Training:
         """Top-1 on the test images after the final epoch."""
         return self.epochs[-1].get("test/top1") if self.epochs else None
 
+    @property
+    def length(self) -> int:
+        """Number of epochs, of those too that have no figures."""
+        return int(self.epochs[-1].get("epoch", len(self.epochs) - 1)) + 1 if self.epochs else 0
+
     def curve(self, name: str) -> list[float | None]:
         """Return a figure of every epoch."""
-        return [row.get(name) for row in self.epochs]
+        figures = {int(row.get("epoch", i)): row.get(name) for i, row in enumerate(self.epochs)}
+        return [figures.get(epoch) for epoch in range(self.length)]
 
     def predictions(self) -> Predictions | None:
         """Read what the network said of every test image, if the folder has it.
@@ -72,7 +80,31 @@ class Training:
             found = json.loads((self.folder / SPECTRUM).read_text(encoding="utf-8")) if self.folder else {}
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        whole = found.items() if isinstance(found, dict) else ()
+        return {kind: values for kind, values in whole if isinstance(values, list) and all(map(_is_finite, values))}
+
+
+def check_figures(figures: Mapping[str, Any]) -> None:
+    """Refuse figures that no training gives.
+
+    Raises:
+        ValueError: if one is not a finite number, an accuracy is no share, or an epoch no whole number.
+
+    >>> check_figures({"epoch": 0, "test/top1": 70})
+    Traceback (most recent call last):
+    ValueError: test/top1 must be a share, from 0 to 1, got 70
+    """
+    for name, value in figures.items():
+        if not _is_finite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+        if name.endswith("top1") and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a share, from 0 to 1, got {value:g}")
+    if not (figures.get("epoch", 0) >= 0 and float(figures.get("epoch", 0)).is_integer()):
+        raise ValueError(f"epoch must be a whole number of at least 0, got {figures['epoch']:g}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -116,6 +148,8 @@ def read_predictions(path: Path) -> Predictions:
             rows = list(csv.DictReader(file))
         columns = {key: [row[key] for row in rows] for key in ("path", "class", "true_class", "probability")}
         confidence = np.array(columns["probability"], float)
+        if not rows or not ((confidence >= 0) & (confidence <= 1)).all():
+            raise ValueError("it must have a row for each test image, with a probability from 0 to 1")
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise ZooError(f"{path} cannot be read: {error}") from None
     return Predictions(columns["path"], np.array(columns["class"]), np.array(columns["true_class"]), confidence)

@@ -64,13 +64,13 @@ def build(trainings: Sequence[Training], blocks: Sequence[Block], title: str) ->
     done = [run for run in trainings if run.test is not None]
     document = Document([Heading(title, 1), Text(_what(trainings, done))])
     order = {name: i for i, name in enumerate(dict.fromkeys(run.labels["head"] for run in trainings))}
-    document.parts += [Heading("Test images, final epoch"), *_overview(blocks, order)]
+    document.parts += [Heading("Test images"), *_overview(blocks, order)]
     for block in blocks:
         document.parts += [Heading(block.title), *_block(block, order)]
     document.parts += [Heading("How to read this"), *map(Text, _explain(blocks, done))]
     if failed := [run for run in trainings if run.test is None]:
         rows = [
-            [" · ".join(r.labels.values()), str(r.seed), str(len(r.epochs)), r.about.get("state") or "unfinished",
+            [" · ".join(r.labels.values()), str(r.seed), str(r.length), r.about.get("state") or "unfinished",
              r.about.get("error", "")] for r in failed
         ]  # fmt: skip
         document.parts += [Heading("Trainings that are not done"), Table(NOT_DONE, rows, names=5)]
@@ -83,7 +83,10 @@ NOT_DONE = ("training", "seed", "epochs", "state", "error")
 def _what(trainings: Sequence[Training], done: Sequence[Training]) -> str:
     machines = sorted({run.about.get("hardware", "") for run in done} - {""})
     code = sorted({run.about.get("git") or run.about.get("gcpzoo", "") for run in done} - {""})
-    text = f"{len(done)} of {len(trainings)} trainings are done. Every figure on test images is of the final epoch."
+    best = sum(run.about.get("kept") == "best" for run in done)
+    but = f", but for the {best} trained with --best: they tested the epoch that was best on validation images"
+    text = f"{len(done)} of {len(trainings)} trainings are done. Every figure on test images is of the final epoch"
+    text += f"{but if best else ''}."
     text += f" Measured on {'; '.join(machines)}." if machines else ""
     return text + (f" State of the code: {', '.join(code)}." if code else "")
 
@@ -121,12 +124,11 @@ def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Tab
         for head in block.heads:
             if head.test is None:
                 continue
-            minutes = head.by_seed("seconds")
             rows.append([
                 block.title, head.name, str(len(head.runs)), percent(head.test),
                 "control" if head.name == block.control else percent(head.over_seeds, signed=True),
                 "" if head.name == block.control else percent(head.over_images, signed=True),
-                reached(head), f"{np.mean(minutes) / 60:.1f}" if minutes else "–",
+                reached(head), head.minutes,
             ])  # fmt: skip
             base = {"group": block.title, "name": head.name, "series": order[head.name]}
             seeds = [100 * v for v in head.by_seed("test/top1")]
@@ -208,15 +210,16 @@ def _block(block: Block, order: dict[str, int]) -> list[Text | Table | Figure]:
     return parts + _calibration(block, done, order) + _confusions(block, done)
 
 
-def _curve(runs: Sequence[Training]) -> list[tuple[float, float, float, float]]:
-    """Mean, lowest and highest validation accuracy in %, and minutes, for each epoch that all seeds have."""
-    rows = []
-    for epochs in zip(*(run.epochs for run in runs)):
-        values = [100 * e["val/top1"] for e in epochs if "val/top1" in e]
-        minutes = [e["seconds"] / 60 for e in epochs if "seconds" in e]
+def _curve(runs: Sequence[Training]) -> list[tuple[float, ...]]:
+    """Number, mean, lowest and highest accuracy in %, and minutes of each epoch that validated all seeds."""
+    rows: list[tuple[float, ...]] = []
+    figures_of = [zip(*(run.curve(name) for run in runs)) for name in ("val/top1", "seconds")]
+    for number, (shares, seconds) in enumerate(zip(*figures_of), 1):
+        values = [100 * share for share in shares if share is not None]
+        spent = [value / 60 for value in seconds if value is not None]
         if len(values) == len(runs):
-            spent = float(np.mean(minutes)) if minutes else float("nan")
-            rows.append((float(np.mean(values)), min(values), max(values), spent))
+            minutes = float(np.median(spent)) if spent else float("nan")
+            rows.append((number, float(np.mean(values)), min(values), max(values), minutes))
     return rows
 
 
@@ -226,7 +229,7 @@ def _spectrum(runs: Sequence[Training]) -> dict[str, list[float]]:
     return {
         kind: np.mean([s[kind] for s in found], 0).tolist()
         for kind in ("covariance", "normalized")
-        if found and all(kind in s and len(s[kind]) == len(found[0].get(kind, [])) for s in found)
+        if found and all(s.get(kind) and len(s[kind]) == len(found[0].get(kind, [])) for s in found)
     }
 
 
@@ -295,8 +298,10 @@ def _explain(blocks: Sequence[Block], done: Sequence[Training]) -> list[str]:
             f"There are {compared} comparisons, none corrected for their number: about one interval in twenty excludes "
             "0 by chance."
         )
-    lines.append(
+    lines += (
         "Epochs to the control's final: the first epoch after which the accuracy on validation images is at least the "
-        "control's after its final epoch, seed by seed. Test images are looked at once, after the final epoch."
+        "control's after its final epoch, seed by seed; the mean is of the seeds that reach it.",
+        "Minutes: the median over seeds, of the training with its validations. Trainings side by side slow each other "
+        "down: it compares costs roughly.",
     )
     return lines

@@ -48,6 +48,8 @@ def check_options(options: Options, where: str, searched: bool = False, trial: b
     for key in ("output", "resume", "ckpt_path"):
         if options.get(key) is not None:
             raise ZooError(f"{where}: {key} is set by the sweep itself: leave it out")
+    if options.get("best"):
+        raise ZooError(f"{where}: a sweep tests the final epoch of each training: leave out best")
     if options.get("generations", 1) not in (None, 1):
         raise ZooError(f"{where}: a cell is one training: set generations to 1")
     if (searched or trial) and get(options, "data.init_args.val_on_test"):

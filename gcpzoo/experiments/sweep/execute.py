@@ -37,10 +37,11 @@ class Progress:
     """
 
     def __init__(self, cells: Sequence[Cell], trials: int, jobs: int) -> None:
-        self.cells, self.trials, self.jobs = list(cells), trials, jobs
+        self.cells, self.trials = list(cells), trials
         self.ended: list[tuple[Run, State, Path]] = []
         self.running: dict[str, tuple[Run, Path, float]] = {}
         self.total = sum(len(cell.seeds) + trials for cell in cells)
+        self.jobs = min(jobs, self.total)
 
     def failed(self) -> list[tuple[Run, State, Path]]:
         """List the trainings that failed."""
@@ -119,16 +120,17 @@ class Sweep:
         Raises:
             ZooError: if a sweep runs in this folder already, or a search has no validation images.
         """
-        with _locked(self.plan.output) as self._descriptor, ThreadPoolExecutor(self.jobs) as pool:
+        with _locked(self.plan.output) as self._descriptor, ThreadPoolExecutor(self.progress.jobs) as pool:
             write_text(
                 self.plan.output / ABOUT, json.dumps({"file": self.plan.path.name, "control": self.plan.control}) + "\n"
             )
+            tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
+            self._find_again(tried, done)
             try:
-                tried, done = (find_done(self.plan.output / kind) for kind in (TRIALS, RUNS))
-                self._find_again(tried, done)
+                self._write()
                 searches = [cell for cell in self.plan.cells if self.plan.search and cell.name not in self.chosen]
                 schedule = Schedule(searches, self.plan.runs())
-                workers = [pool.submit(self._work, schedule, tried, done) for _ in range(self.jobs)]
+                workers = [pool.submit(self._work, schedule, tried, done) for _ in range(self.progress.jobs)]
                 for worker in as_completed(workers):
                     worker.result()
             except BaseException:
@@ -140,7 +142,7 @@ class Sweep:
         return self.progress.ended
 
     def _find_again(self, tried: dict[str, Path], done: dict[str, Path]) -> None:
-        """Take what is done into the results before anything is trained, so that they never hold less than before."""
+        """Find all that is done before anything is written or trained, so that no table ever holds less than before."""
         for cell in self.plan.cells if self.plan.search else ():
             self._search(cell, tried, only_done=True)
         for run in self.plan.runs(self.chosen):
@@ -184,25 +186,24 @@ class Sweep:
         """Train one run, unless it is done."""
         if self._stop.is_set():
             return None
-        known = run.hash in done
-        folder = done[run.hash] if known else self.plan.output / kind / run.name
-        if known:
-            state = read_state(folder)
-        else:
-            self.progress.running[run.name] = (run, folder, time.monotonic())
-            self.changed(run, None)
-            try:
-                state = train(run, folder, self.threads, self.extra, self._stop, [self._descriptor])
-            except OSError as error:
-                raise ZooError(f"no training can begin in {folder}: {error.strerror or error}") from error
-            finally:
-                del self.progress.running[run.name]
-        assert state
-        if all(run.name != other.name for other, *_ in self.progress.ended):
-            self.progress.ended.append((run, state, folder))
-            self._write()
-        if not known:
-            self.changed(run, state)
+        if (found := done.get(run.hash)) is not None:
+            state = read_state(found)
+            assert state
+            if all(run.name != other.name for other, *_ in self.progress.ended):
+                self.progress.ended.append((run, state, found))
+            return state
+        folder = self.plan.output / kind / run.name
+        self.progress.running[run.name] = (run, folder, time.monotonic())
+        self.changed(run, None)
+        try:
+            state = train(run, folder, self.threads, self.extra, self._stop, [self._descriptor])
+        except OSError as error:
+            raise ZooError(f"no training can begin in {folder}: {error.strerror or error}") from error
+        finally:
+            del self.progress.running[run.name]
+        self.progress.ended.append((run, state, folder))
+        self._write()
+        self.changed(run, state)
         return state
 
     def _write(self) -> None:
