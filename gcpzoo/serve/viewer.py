@@ -18,7 +18,7 @@ from gcpzoo.analysis.over_images import logits, over_images
 from gcpzoo.data.images import ImageError, read_image, upload_formats
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.loading import load
-from gcpzoo.hub.records import Record, get_record, list_models, weights_file
+from gcpzoo.hub.records import IN_PACKAGE, Record, get_record, list_models, weights_file
 from gcpzoo.models.fingerprint import fingerprint
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.models.preprocessing import Preprocessing
@@ -247,12 +247,13 @@ def _read(file: str | os.PathLike[str] | None) -> Embeddings | None:
 
 
 def _choices(first: str | None) -> Iterator[tuple[str, str]]:
-    """Label the models: the given one, those in the package, those to download."""
+    """Label the models: the given one, those in the package, others in the repository, those to download."""
     records = {name: get_record(name) for name in list_models()}
     if first is not None and first not in records:
         yield first, first
     loadable = [record for record in records.values() if _can_be_loaded(record)]
-    for record in sorted(loadable, key=lambda r: (r.name != first, r.kind != "embedded", r.name)):
+    order = [(r.name != first, r.kind != "embedded", r.name not in IN_PACKAGE, r.name) for r in loadable]
+    for _, record in sorted(zip(order, loadable), key=lambda pair: pair[0]):
         size = f" of {record.size / 1e6:.0f} MB" if record.size else ""
         yield record.name if record.kind == "embedded" else f"{record.name} (a download{size})", record.name
 

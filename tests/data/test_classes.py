@@ -30,6 +30,7 @@ def test_every_record_uses_imagenet_or_lists_its_own_classes() -> None:
         "digits",
         "dtd10",
         "cars98",
+        "tinyimagenet100",
     }
     assert {ids for ids in RECORDS.values() if isinstance(ids, str)} == {"imagenet1k"}
 
@@ -55,7 +56,7 @@ def test_a_model_of_its_own_classes_fits_folders_named_by_them(name: str, tmp_pa
     data = ImageFolder(str(tmp_path), classes=OWN[name])
     assert data.class_names == class_ids(OWN[name]) == OWN[name]
     assert sorted(label for _, label in data.samples("test")) == list(range(len(OWN[name])))
-    assert data.class_descriptions == OWN[name]
+    assert data.class_descriptions == class_descriptions(OWN[name])
 
 
 def test_the_record_of_digits_has_the_classes_of_the_data_module() -> None:
