@@ -14,6 +14,7 @@ from gcpzoo.cli.tables import show_json
 from gcpzoo.errors import ZooError, printable
 from gcpzoo.hub.records import Record, get_record, list_models
 from gcpzoo.hub.run_results import run_report
+from gcpzoo.paths import run_file
 
 WIDTH, INDENT = 80, 12
 
@@ -33,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a page about the model."""
     record, config, size = _look_up(args.name)
-    report = {} if record else run_report(args.name, config)
+    of_run = not record and run_file(args.name)  # a single checkpoint may be of another epoch than the report
+    report = run_report(args.name, config) if of_run else {}
     counted = {} if record and record.unsupported else _count(args.name, config, args.size, size)
     if args.json:
         known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "")} if record else {"config": config}

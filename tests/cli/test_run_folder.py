@@ -39,6 +39,13 @@ def test_every_command_takes_the_folder_of_a_run(
     assert {p: p.read_bytes() for p in run_folder.rglob("*") if p.is_file()} == before
 
 
+def test_info_tells_the_accuracy_of_a_run_not_of_any_of_its_checkpoints(cli: Cli, run_folder: Path) -> None:
+    assert "accuracy" in cli("info", "run")[1]
+    code, out, err = cli("info", "run/checkpoints/former.ckpt")
+    assert code == 0, err
+    assert "accuracy" not in out
+
+
 def test_a_test_replaces_the_results_of_a_run_only_if_told(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
     before = json.loads((run_folder / "metrics.json").read_text())
     config = (run_folder / "config.yaml").read_bytes()
