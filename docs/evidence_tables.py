@@ -65,10 +65,9 @@ def _add_images(blocks: Sequence[Block], path: Path) -> None:
                 continue
             found = Estimate(float(row["mean"]), float(row["low"]), float(row["high"]), int(row["images"]))
             seeds = {run.seed for run in head.runs} & {run.seed for run in block.get(block.control).runs}
-            apart = (
-                abs(found.mean - head.over_seeds.mean) > 1 / found.n
-            )  # an image whose two classes are equally likely
-            if apart or row["seeds"] != " ".join(map(str, sorted(seeds))):
+            most = 1 / found.n  # an image whose two classes are equally likely
+            same_seeds = row["seeds"] == " ".join(map(str, sorted(seeds)))
+            if abs(found.mean - head.over_seeds.mean) > most or not same_seeds:
                 raise ZooError(
                     f"{path}: {block.title}, {head.name} is of other trainings than the results: gather again"
                 )

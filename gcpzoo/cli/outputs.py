@@ -108,7 +108,7 @@ def holds_training(folder: Path) -> bool:
         trained = "fit" in read_report(folder)
         evaluated = options.is_file() and re.search(r"^ckpt_path: (?!null)", options.read_text("utf-8"), re.MULTILINE)
         return trained and not evaluated
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return False
 
 

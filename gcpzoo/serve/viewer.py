@@ -251,9 +251,11 @@ def _choices(first: str | None) -> Iterator[tuple[str, str]]:
     records = {name: get_record(name) for name in list_models()}
     if first is not None and first not in records:
         yield first, first
-    loadable = [record for record in records.values() if _can_be_loaded(record)]
-    order = [(r.name != first, r.kind != "embedded", r.name not in IN_PACKAGE, r.name) for r in loadable]
-    for _, record in sorted(zip(order, loadable), key=lambda pair: pair[0]):
+    loadable = sorted(
+        filter(_can_be_loaded, records.values()),
+        key=lambda r: (r.name != first, r.kind != "embedded", r.name not in IN_PACKAGE, r.name),
+    )
+    for record in loadable:
         size = f" of {record.size / 1e6:.0f} MB" if record.size else ""
         yield record.name if record.kind == "embedded" else f"{record.name} (a download{size})", record.name
 
