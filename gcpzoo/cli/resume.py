@@ -12,6 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import holds_training
+from gcpzoo.data.seen import trained_files
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.run_results import read_report
 from gcpzoo.limits import read_yaml
@@ -22,6 +23,8 @@ from gcpzoo.training.options import CONFIG, WITHOUT_EFFECT, flatten, is_of
 
 CHANGEABLE = (*WITHOUT_EFFECT, "trainer.max_epochs", "trainer.devices", "trainer.num_nodes")
 """Options that do not change what a training computes, and its length."""
+ROOT = "data.init_args.root"
+"""The data's folder, which may have moved where the checkpoint knows its files: they are compared themselves."""
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -70,16 +73,18 @@ def is_finished(folder: Path, checkpoint: Path, evaluate: bool) -> bool:
     return report.get("fit", {}).get("epochs") == epochs and ("test" in report or not evaluate)
 
 
-def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_same(folder: Path, checkpoint: Path | None, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuse to go on with a training by a command that would train something else.
 
     Args:
         folder: of the run.
+        checkpoint: that it goes on from; null: there is none yet.
         config: options of this command.
         defaults: of all options; they stand for what an older version, which wrote the run's file, did not have.
 
     Raises:
-        ZooError: if an option differs from that of the run, but for its length, its devices and its output.
+        ZooError: if an option differs from that of the run, but for its length, its devices, its output, and the
+            folder of the data where the checkpoint knows their files.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -89,6 +94,8 @@ def check_same(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, A
     except ValueError:
         raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
     now, default = flatten(config), flatten(defaults)
+    if before.get(ROOT) != now.get(ROOT) and checkpoint and trained_files(open_file(checkpoint)) is not None:
+        now[ROOT] = before.get(ROOT)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, default.get(key)), now.get(key)
         if old != new and not is_of(key, CHANGEABLE):
@@ -112,4 +119,4 @@ class RecordConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit" and holds_training(Path(trainer.default_root_dir)):
             return  # its options are those of the training
-        write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.asked, skip_none=False))
+        write_text(Path(trainer.default_root_dir) / CONFIG, self.parser.dump(self.asked, skip_unset=False))

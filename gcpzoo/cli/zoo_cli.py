@@ -136,15 +136,16 @@ class ZooCLI(LightningCLI):
         if self.subcommand != "fit" or self.ckpt_path or not config.output:
             raise ZooError("--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path")
         folder = Path(config.output)
-        self.ckpt_path = str(find_checkpoint(folder) or "") or None
-        if self.ckpt_path or (folder / CONFIG).is_file() or (folder / REPORT).is_file():
-            asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        checkpoint = find_checkpoint(folder)
+        if checkpoint or (folder / CONFIG).is_file() or (folder / REPORT).is_file():
+            asked = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
             assert self.fit_parser
-            check_same(folder, asked, self.fit_parser.get_defaults().as_dict())
+            check_same(folder, checkpoint, asked, self.fit_parser.get_defaults().as_dict())
             self.save_config_kwargs = {"asked": config.clone()}
-        if self.ckpt_path:
-            self.trained = is_trained(Path(self.ckpt_path), config.trainer)
-            self.finished = self.trained and is_finished(folder, Path(self.ckpt_path), config.evaluate)
+        if checkpoint:
+            self.ckpt_path = str(checkpoint)
+            self.trained = is_trained(checkpoint, config.trainer)
+            self.finished = self.trained and is_finished(folder, checkpoint, config.evaluate)
 
     def _restore_network(self, path: str, model: Namespace) -> None:
         """Rebuild the network of ``--ckpt_path`` from its own hyper-parameters.

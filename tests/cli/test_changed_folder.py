@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,18 @@ def test_a_training_does_not_go_on_where_its_splits_would_be_others(cli: Cli, gr
     Path("photos/north/00.png").unlink()
     code, _, err = cli(*grown, "--output", "run", "--resume")
     assert code == 0, err
+
+
+def test_a_training_goes_on_with_data_that_have_moved_but_not_with_other_data(cli: Cli, grown: list[str]) -> None:
+    shutil.move("photos", "moved")
+    arguments = ["moved" if argument == "photos" else argument for argument in grown]
+    code, _, err = cli(*arguments, "--trainer.max_epochs", 2, "--output", "run", "--resume")
+    assert code == 2
+    assert "moved has changed since this run began" in err
+    Path("moved/north/00.png").unlink()
+    code, _, err = cli(*arguments, "--trainer.max_epochs", 2, "--output", "run", "--resume")
+    assert code == 0, err
+    assert json.loads(Path("run/metrics.json").read_text())["fit"]["epochs"] == 2
 
 
 def test_images_that_trained_a_model_are_counted_where_it_is_tested_or_trained_on(cli: Cli, grown: list[str]) -> None:
