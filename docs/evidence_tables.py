@@ -13,8 +13,8 @@ import numpy as np
 from gather_evidence import DIFFERENCES, FIGURES, TRIALS, read
 
 from gcpzoo.errors import ZooError, unknown_name
-from gcpzoo.experiments.report import Block, Training, collect, compare, percent, reached
-from gcpzoo.experiments.statistics import Estimate, paired_difference
+from gcpzoo.experiments.report import Block, Training, collect, compare, reached
+from gcpzoo.experiments.statistics import Estimate, paired_difference, percent, percent_between
 from gcpzoo.hub.card import markdown
 from gcpzoo.hub.records import Record
 
@@ -109,7 +109,7 @@ def result_rows(blocks: Sequence[Block], margin: float = 0.0, judged: bool = Tru
                 continue
             verdict = judge(head.over_seeds, head.over_images, margin)
             verdicts.append(verdict)
-            differences = (percent(head.over_seeds, signed=True), percent(head.over_images, signed=True))
+            differences = (percent_between(head.over_seeds), percent_between(head.over_images))
             rows[-1] += (*differences, reached(head), head.minutes, verdict if judged else "")
     return rows, verdicts if judged else []
 
@@ -129,7 +129,7 @@ def more_on(blocks: Sequence[Block], data: str) -> tuple[str, list[Verdict]]:
                 gains = [(h.over_seeds, h.over_images) for h in (head, base)]
                 verdict = _apart(*zip(*gains))
                 verdicts.append(verdict)
-                told = [percent(e, signed=True) for pair in gains for e in pair]
+                told = [percent_between(e) for pair in gains for e in pair]
                 rows.append((f"`{head.name}`", one.title, *told[:2], other.labels["data"], *told[2:], verdict))
     title = ("head", "", "gain, over seeds", "over test images", "against", "gain, over seeds", "over test images")
     return markdown((*title, "verdict"), rows), verdicts
@@ -306,7 +306,7 @@ def fill_in(text: str, folder: Path) -> str:
         claim = {"results": [name], "where": {"data": data, "backbone": backbone}, "control": words[-1]}
         for block in select(claim, folder)[0]:
             if (result := block.get(head)) is not None:
-                return percent(result.test) if len(words) == 4 else percent(result.over_seeds, signed=True)
+                return percent(result.test) if len(words) == 4 else percent_between(result.over_seeds)
         raise ZooError(f"claims.yaml: {found[0]} was not measured: docs/evidence has no such training")
 
     return NUMBER.sub(figure, text)

@@ -92,8 +92,7 @@ def network(trunk: str, head: str) -> Any:
 
 def _show(trunk: str, curves: Curves, say: Callable[[str], None]) -> None:
     """Show the table of a trunk, and say where which head is ahead, by the interval of the difference."""
-    from gcpzoo.experiments.report import percent
-    from gcpzoo.experiments.statistics import mean_interval, paired_difference
+    from gcpzoo.experiments.statistics import mean_interval, paired_difference, percent_between
 
     columns = ("digits a class", *(f"{head} %" for head in HEADS), *(f"{head} - gap, points" for head in HEADS[1:]))
     table = new_table(*columns, right=columns[1:], title=f"{trunk}: {TRUNKS[trunk]}")
@@ -103,7 +102,7 @@ def _show(trunk: str, curves: Curves, say: Callable[[str], None]) -> None:
         for head in HEADS[1:]:
             difference = paired_difference(curves[head][count], curves["gap"][count])
             assert difference
-            cells.append(percent(difference, signed=True))
+            cells.append(percent_between(difference))
             side = "ahead" if difference.mean > 0 else "behind"
             sides[head][side if difference.excludes_zero else "undecided"].append(str(count))
         table.add_row(str(count), *cells)

@@ -10,7 +10,7 @@ from gcpzoo.cli.compare import without
 from gcpzoo.cli.folder_request import FolderRequest
 from gcpzoo.cli.outputs import refuse_training
 from gcpzoo.experiments.folder import Choice
-from gcpzoo.experiments.statistics import mean_interval
+from gcpzoo.experiments.statistics import mean_interval, percent
 from gcpzoo.hub.run_results import read_report
 from gcpzoo.paths import write_text
 
@@ -41,8 +41,7 @@ def cross_validate(request: FolderRequest, choice: Choice) -> int:
     write_text(output / "folds.json", json.dumps(content, indent=2) + "\n")
     print(f"\n{request.folds} folds, every image tested once:")
     for name, e in found.items():
-        half = 100 * ((e.high or e.mean) - e.mean)
-        print(f"  {METRICS[name]} {100 * e.mean:.2f} ± {half:.2f} %")
+        print(f"  {METRICS[name]} {percent(e)} %")
     print("± is a 95 % interval over folds; their training images overlap, so it is somewhat too narrow")
     print(f"results in {output}")
     return 0

@@ -29,7 +29,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the report and print where it is."""
     from gcpzoo.cli.tables import new_table, show
-    from gcpzoo.experiments.report import points, write_report
+    from gcpzoo.experiments.report import write_report
+    from gcpzoo.experiments.statistics import points
 
     outputs = args.output or ["report.html"]
     blocks = write_report(args.folders, outputs, args.control or _control(args.folders), args.title)

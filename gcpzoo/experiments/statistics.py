@@ -107,3 +107,39 @@ def epochs_to_reach(curve: Sequence[float | None], goal: float) -> int | None:
     (2, None)
     """
     return next((i + 1 for i, value in enumerate(curve) if value is not None and value >= goal), None)
+
+
+def points(share: float, signed: bool = True) -> str:
+    """Write a fraction in points of per cent; zero has no sign.
+
+    >>> points(0.0125), points(-0.000001), points(0.5, signed=False)
+    ('+1.25', '0.00', '50.00')
+    """
+    value = round(100 * share, 2) + 0.0
+    return f"{value:{'+' if signed and value else ''}.2f}"
+
+
+def percent(estimate: Estimate | None) -> str:
+    """Write a fraction in per cent with the half width of its interval, where it has one.
+
+    >>> percent(Estimate(0.5, 0.4, 0.6, 3)), percent(Estimate(0.5, None, None, 1)), percent(None)
+    ('50.00 ± 10.00', '50.00', '–')
+    """
+    if estimate is None:
+        return "–"
+    half = "" if estimate.high is None else f" ± {100 * (estimate.high - estimate.mean):.2f}"
+    return points(estimate.mean, signed=False) + half
+
+
+def percent_between(estimate: Estimate | None, signed: bool = True) -> str:
+    """Write a difference, or a fraction without sign, in per cent with the ends of its interval.
+
+    >>> percent_between(Estimate(0.01, -0.01, 0.03, 3)), percent_between(Estimate(0.5, 0.4, 0.6, 9), signed=False)
+    ('+1.00 (-1.00 to +3.00)', '50.00 (40.00 to 60.00)')
+    """
+    if estimate is None:
+        return "–"
+    mean = points(estimate.mean, signed)
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} ({points(estimate.low, signed)} to {points(estimate.high, signed)})"

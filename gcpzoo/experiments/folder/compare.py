@@ -12,7 +12,7 @@ import numpy as np
 
 from gcpzoo.errors import ZooError
 from gcpzoo.experiments.report.trainings import Predictions, read_predictions
-from gcpzoo.experiments.statistics import Estimate, bootstrap_images
+from gcpzoo.experiments.statistics import Estimate, bootstrap_images, percent_between
 from gcpzoo.hub.card import markdown
 from gcpzoo.hub.run_results import COMPARISON
 from gcpzoo.paths import write_text
@@ -94,17 +94,18 @@ def lines(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
 
     >>> e = Estimate(0.5, 0.4, 0.6, 90)
     >>> lines(Verdict({"gcp": e, "gap": e}, {"gcp": 0.5, "gap": 0.5}, e, "gcp", "it is better"), {})[0]
-    'gcp: top-1 50.00 % (40.00 to 60.00), mean over classes 50.00 %'
+    'gcp: top-1 50.00 (40.00 to 60.00) %, mean over classes 50.00 %'
     """
     found = [
-        f"{_titled(name, labels)}: top-1 {_percent(value)}, mean over classes {100 * verdict.per_class[name]:.2f} %"
+        f"{_titled(name, labels)}: top-1 {percent_between(value, signed=False)} %, "
+        f"mean over classes {100 * verdict.per_class[name]:.2f} %"
         for name, value in verdict.top1.items()
     ]
     d = verdict.difference
     first, second = verdict.top1
     found.append(
-        f"{first} − {second}: {100 * d.mean:+.2f} points ({100 * (d.low or 0):+.2f} to {100 * (d.high or 0):+.2f}), "
-        f"paired over {d.n:,} test images; one training each, so other seeds can move it too"
+        f"{first} − {second}: {percent_between(d)} points, paired over {d.n:,} test images; one training each, "
+        "so other seeds can move it too"
     )
     return [*found, f"keep {verdict.keep}: {verdict.reason}"]
 
@@ -112,10 +113,6 @@ def lines(verdict: Verdict, labels: Mapping[str, str]) -> list[str]:
 def _titled(name: str, labels: Mapping[str, str]) -> str:
     label = labels.get(name, name)
     return name if label == name else f"{name} ({label})"
-
-
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.mean:.2f} % ({100 * (value.low or 0):.2f} to {100 * (value.high or 0):.2f})"
 
 
 def write_comparison(verdict: Verdict, labels: Mapping[str, str], about: Mapping[str, Any], folder: Path) -> None:
@@ -132,7 +129,7 @@ def write_comparison(verdict: Verdict, labels: Mapping[str, str], about: Mapping
     content = {"format": FORMAT, **asdict(verdict), "heads": dict(labels), **about}
     write_text(folder / COMPARISON, json.dumps(content, indent=2) + "\n")
     rows = [
-        (name, labels[name], _percent(value), f"{100 * verdict.per_class[name]:.2f} %")
+        (name, labels[name], percent_between(value, signed=False) + " %", f"{100 * verdict.per_class[name]:.2f} %")
         for name, value in verdict.top1.items()
     ]
     table = markdown(("run", "head", "top-1 (95 % interval over test images)", "mean over classes"), rows)

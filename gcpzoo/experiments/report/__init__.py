@@ -2,7 +2,7 @@
 
 from gcpzoo.experiments.report.collect import Training, collect
 from gcpzoo.experiments.report.compare import Block, HeadResult, compare
-from gcpzoo.experiments.report.write import THICK_AND_DOTTED, differences, percent, points, reached, write_report
+from gcpzoo.experiments.report.write import THICK_AND_DOTTED, differences, reached, write_report
 
 __all__ = [
     "THICK_AND_DOTTED",
@@ -12,8 +12,6 @@ __all__ = [
     "collect",
     "compare",
     "differences",
-    "percent",
-    "points",
     "reached",
     "write_report",
 ]

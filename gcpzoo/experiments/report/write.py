@@ -14,7 +14,7 @@ from gcpzoo.experiments.report.collect import collect
 from gcpzoo.experiments.report.compare import Block, HeadResult, calibration, compare, confusion
 from gcpzoo.experiments.report.document import Document, Figure, Heading, Table, Text
 from gcpzoo.experiments.report.trainings import Training
-from gcpzoo.experiments.statistics import Estimate, mean_interval
+from gcpzoo.experiments.statistics import Estimate, mean_interval, percent, percent_between
 
 SUFFIXES = (".html", ".md")
 MOST_CONFUSIONS = 10
@@ -91,32 +91,6 @@ def _what(trainings: Sequence[Training], done: Sequence[Training]) -> str:
     return text + (f" State of the code: {', '.join(code)}." if code else "")
 
 
-def points(share: float, signed: bool = True) -> str:
-    """Write a fraction in points of per cent; zero has no sign.
-
-    >>> points(0.0125), points(-0.000001), points(0.5, signed=False)
-    ('+1.25', '0.00', '50.00')
-    """
-    value = round(100 * share, 2) + 0.0
-    return f"{value:{'+' if signed and value else ''}.2f}"
-
-
-def percent(estimate: Estimate | None, signed: bool = False) -> str:
-    """Write a fraction in per cent with its interval.
-
-    >>> percent(Estimate(0.5, 0.4, 0.6, 3)), percent(Estimate(0.01, -0.01, 0.03, 3), signed=True)
-    ('50.00 ± 10.00', '+1.00 (-1.00 to +3.00)')
-    """
-    if estimate is None:
-        return "–"
-    text = points(estimate.mean, signed)
-    if estimate.low is None or estimate.high is None:
-        return text
-    if signed:
-        return f"{text} ({points(estimate.low, signed)} to {points(estimate.high, signed)})"
-    return f"{text} ± {100 * (estimate.high - estimate.mean):.2f}"
-
-
 def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Table | Figure]:
     """The table and the two figures that hold all comparisons."""
     rows, accuracy = [], []
@@ -126,8 +100,8 @@ def _overview(blocks: Sequence[Block], order: dict[str, int]) -> list[Text | Tab
                 continue
             rows.append([
                 block.title, head.name, str(len(head.runs)), percent(head.test),
-                "control" if head.name == block.control else percent(head.over_seeds, signed=True),
-                "" if head.name == block.control else percent(head.over_images, signed=True),
+                "control" if head.name == block.control else percent_between(head.over_seeds),
+                "" if head.name == block.control else percent_between(head.over_images),
                 reached(head), head.minutes,
             ])  # fmt: skip
             base = {"group": block.title, "name": head.name, "series": order[head.name]}
