@@ -29,7 +29,7 @@ from gcpzoo.experiments.statistics import Estimate
 from gcpzoo.experiments.sweep.execute import ABOUT, RESULTS
 from gcpzoo.hub import records, save_local
 from gcpzoo.hub.files import WEIGHTS
-from gcpzoo.hub.run_results import read_report
+from gcpzoo.hub.run_results import in_percent, read_report
 from gcpzoo.limits import read_yaml
 from gcpzoo.models.gcpnet import GCPNet
 from gcpzoo.paths import replacing
@@ -41,11 +41,6 @@ MOST_CHANGE, MOST_APART = 0.3, 1.0
 """Points of top-1 by which the 16-bit weights may differ from the unrounded, and those from the run's own evaluation,
 which may be in mixed precision."""
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def percent(test: dict[str, Any]) -> dict[str, float]:
-    """Convert accuracies to per cent, as records give them."""
-    return {key: round(100 * test[key], 2) for key in ("top1", "top5", "per_class")}
 
 
 def measure(model: Path, config: dict[str, Any], root: str | None) -> dict[str, Any]:
@@ -221,7 +216,7 @@ def add(args: argparse.Namespace, folder: Path = HERE) -> str:
         weights = (Path(temporary) / WEIGHTS).read_bytes()
         check_size(name, len(weights), folder)
         test = measure(Path(temporary), config, args.root)
-    metrics, unrounded, before = percent(test), percent(exact), percent(report["test"])
+    metrics, unrounded, before = in_percent(test), in_percent(exact), in_percent(report["test"])
     check_agreement(f"{name} before the rounding", exact, report["test"], MOST_APART)
     check_agreement(f"{name} in {args.dtype}", test, exact, MOST_CHANGE)
     images = report["data"]["images"]
@@ -287,7 +282,7 @@ def control_of(
     for record in map(records.get_record, records.list_models()):
         if record.trainings and record.trainings["run"] == folder.name:
             return {"record": record.name, "head": head, **record.metrics}
-    return {"head": head, **percent(report["test"])}
+    return {"head": head, **in_percent(report["test"])}
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def _fields(report: Mapping[str, Any]) -> dict[str, Any]:
         "hardware": report["hardware"],
     }
     part = next((p for p in ("test", "validate") if p in report), None)
-    if metrics := _percent(report[part]) if part else {}:
+    if metrics := in_percent(report[part]) if part else {}:
         about |= {"metrics": metrics, "measured_by": "gcpzoo"}
         about["data"] += f", measured on the {'test' if part == 'test' else 'validation'} images"
     return about
@@ -128,9 +128,14 @@ def _control(report: Mapping[str, Any], run: Path) -> dict[str, Any]:
     other = read_report(run.parent / "gap")
     if other.get("data") != report["data"] or "test" not in other or "test" not in report:
         return {}
-    return {"control": {"head": other["model"]["head"], **_percent(other["test"])}}
+    return {"control": {"head": other["model"]["head"], **in_percent(other["test"])}}
 
 
-def _percent(evaluated: Mapping[str, Any]) -> dict[str, float]:
+def in_percent(evaluated: Mapping[str, Any]) -> dict[str, float]:
+    """Read the accuracies of an evaluation, as cards and records give them; one that is not finite is left out.
+
+    >>> in_percent({"top1": 0.91234, "top5": None, "images": 360})
+    {'top1': 91.23}
+    """
     shares = {k: evaluated.get(k) for k in ("top1", "top5", "per_class")}
     return {k: round(100 * share, 2) for k, share in shares.items() if share is not None}  # null: not finite
