@@ -90,6 +90,9 @@ class ImageDataModule(ScreenedDataModule):
         ):
             if not least <= value <= most:
                 raise ZooError(f"{name} must be between {least} and {most}, got {value}")
+        for name, given, kind in (("preprocessing", preprocessing, Preprocessing), ("augment", augment, Augment)):
+            if given is not None and not isinstance(given, kind):
+                raise ZooError(f"{name} must be of {kind.__name__}, got {given!r}: give {kind.__name__}(…)")
         if views not in VIEWS:
             raise unknown_name("views", views, VIEWS)
         if not 0 <= val_fraction < 1:

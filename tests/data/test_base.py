@@ -162,6 +162,8 @@ def test_the_record_is_plain_json(tmp_path):
         ({"views": "tencrop"}, "did you mean ten_crop"),
         ({"val_fraction": 1.0}, "val_fraction"),
         ({"preprocessing": Preprocessing(resize=32, crop=None)}, "cannot form a batch"),
+        ({"preprocessing": {"resize": 32, "crop": 32}}, r"preprocessing must be of Preprocessing, got \{.resize"),
+        ({"augment": {"crop": "random"}}, "augment must be of Augment"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(values, message):
