@@ -12,7 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.cli.outputs import holds_training
-from gcpzoo.data.seen import trained_files
+from gcpzoo.data.seen import files_of_splits
 from gcpzoo.errors import ZooError
 from gcpzoo.hub.run_results import read_report
 from gcpzoo.limits import read_yaml
@@ -94,7 +94,7 @@ def check_same(folder: Path, checkpoint: Path | None, config: Mapping[str, Any],
     except ValueError:
         raise ZooError(f"{path} is not YAML; use --ckpt_path instead of --resume") from None
     now, default = flatten(config), flatten(defaults)
-    if before.get(ROOT) != now.get(ROOT) and checkpoint and trained_files(open_file(checkpoint)) is not None:
+    if before.get(ROOT) != now.get(ROOT) and checkpoint and files_of_splits(open_file(checkpoint)):
         now[ROOT] = before.get(ROOT)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, default.get(key)), now.get(key)

@@ -32,7 +32,7 @@ def warn_of_seen(run: RunCheckpoint | None, data: ImageFolder, split: str) -> No
     if run is None:
         return
     samples = data.samples(split)
-    if seen := count_seen(run.trained_files, samples, str(data.root)):
+    if seen := count_seen(run.files.get("train"), samples, str(data.root)):
         rank_zero_warn(
             f"{seen:,} of {len(samples):,} {split} images trained the model before: its figures on them are too good. "
             "Folders that grow are split anew: for figures that hold, put the images into train and test folders"

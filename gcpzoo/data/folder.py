@@ -162,9 +162,22 @@ class ImageFolder(ImageDataModule):
         >>> ImageFolder("/data").load_state_dict({})
         """
         super().load_state_dict({key: value for key, value in state_dict.items() if key != FILES})
-        training = self.trainer is None or self.trainer.state.fn == "fit"
-        if training and FILES in state_dict:  # older checkpoints lack them
-            refuse_other_files(state_dict[FILES], self._files, str(self.root))
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self.check_files(state_dict.get(FILES, {}))
+
+    def check_files(self, before: Mapping[str, Tensor]) -> None:
+        """Refuse to go on with a training of other files.
+
+        Args:
+            before: numbers of the files of each split then; empty: not known, as older checkpoints lack them.
+
+        Raises:
+            ZooError: if a split would have others.
+
+        >>> ImageFolder("/data").check_files({})
+        """
+        if before:
+            refuse_other_files(before, self._files, str(self.root))
 
 
 def split_places(root: str) -> Mapping[str, str]:

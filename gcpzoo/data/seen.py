@@ -59,15 +59,16 @@ def refuse_other_files(before: Mapping[str, Tensor], now: Mapping[str, Tensor], 
     )
 
 
-def trained_files(content: Mapping[str, Any]) -> Tensor | None:
-    """Find the numbers of the training files in the content of a checkpoint; nothing where it has none.
+def files_of_splits(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the numbers of the files of each split in the content of a checkpoint; nothing where it has none.
 
-    >>> trained_files({"ImageFolder": {"files": {"train": torch.tensor([1, 2])}}})
-    tensor([1, 2])
+    >>> files_of_splits({"ImageFolder": {"files": {"train": torch.tensor([1, 2])}}})
+    {'train': tensor([1, 2])}
     """
     states = [state[FILES] for state in content.values() if isinstance(state, Mapping) and FILES in state]
-    numbers = states[0].get("train") if states and isinstance(states[0], Mapping) else None
-    return numbers if isinstance(numbers, Tensor) and numbers.dtype == torch.int64 else None
+    files = states[0] if states and isinstance(states[0], Mapping) else {}
+    whole = all(isinstance(numbers, Tensor) and numbers.dtype == torch.int64 for numbers in files.values())
+    return dict(files) if whole else {}
 
 
 def count_seen(trained: Tensor | None, samples: Sequence[tuple[Any, int]], root: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gcpzoo import __version__
 from gcpzoo.data.classes import class_ids
-from gcpzoo.data.seen import trained_files
+from gcpzoo.data.seen import files_of_splits
 from gcpzoo.errors import ZooError, unknown_name
 from gcpzoo.hub.files import check_fit, set_classes
 from gcpzoo.hub.records import describe
@@ -39,7 +39,7 @@ class RunCheckpoint:
         state_dict: tensors of the network; the averaged ones where the run kept a moving average.
         epoch, step: when it was written: in which epoch, from 0, and after how many optimizer steps; ``None``: unknown.
         start_licence: of the model that the training started from, where known.
-        trained_files: numbers of the image files that it learned from, see :mod:`gcpzoo.data.seen`; ``None``: unknown.
+        files: numbers of the image files of each split of its data, see :mod:`gcpzoo.data.seen`; empty: unknown.
 
     >>> import gcpzoo
     >>> model = gcpzoo.create_model("resnet18", "gap", 2, until="layer1")
@@ -57,7 +57,7 @@ class RunCheckpoint:
     epoch: int | None = None
     step: int | None = None
     start_licence: str | None = None
-    trained_files: Tensor | None = None
+    files: dict[str, Tensor] = field(default_factory=dict)
 
     def build(self) -> GCPNet:
         """Rebuild the network in eval mode, with its tensors, classes and preprocessing.
@@ -176,7 +176,7 @@ def read_run_checkpoint(path: str | Path) -> RunCheckpoint:
         epoch=epoch,
         step=step,
         start_licence=licence if isinstance(licence := ours.get("start_licence"), str) else None,
-        trained_files=trained_files(content),
+        files=files_of_splits(content),
     )
 
 

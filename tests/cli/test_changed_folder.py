@@ -51,6 +51,19 @@ def test_a_training_goes_on_with_data_that_have_moved_but_not_with_other_data(cl
     assert json.loads(Path("run/metrics.json").read_text())["fit"]["epochs"] == 2
 
 
+@pytest.mark.parametrize("evaluate", ["false", "true"])
+def test_a_training_that_has_ended_is_neither_tested_on_other_data_nor_called_finished_there(
+    evaluate: str, cli: Cli, grown: list[str]
+) -> None:
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("evaluate: false", f"evaluate: {evaluate}"))  # true: it lacks its test
+    arguments = [*grown[:-1], evaluate, "--trainer.max_epochs", 1, "--output", "run", "--resume"]
+    code, _, err = cli(*arguments)
+    assert code == 2
+    assert "photos has changed since this run began" in err
+    assert "test" not in json.loads(Path("run/metrics.json").read_text())
+
+
 def test_images_that_trained_a_model_are_counted_where_it_is_tested_or_trained_on(cli: Cli, grown: list[str]) -> None:
     test = ["test", *grown[1:9], "--data.root", "photos", "--data.test_fraction", "0.3", "--model", "run"]
     fit = [*grown, "--model", "run", "--trainer.max_epochs", 1, "--evaluate", "true", "--output", "next"]
@@ -71,8 +84,7 @@ def test_a_class_added_to_a_run_that_goes_on_is_named(cli: Cli, grown: list[str]
 
 
 def test_files_are_known_by_their_path_in_the_folder_and_their_size(grown: list[str]) -> None:
-    trained = read_run_checkpoint("run/checkpoints/last.ckpt").trained_files
-    assert trained is not None
+    trained = read_run_checkpoint("run/checkpoints/last.ckpt").files["train"]
     assert len(trained) == 12
     path = Path("photos/north/0.png")
     before = number_files([(str(path), 0)], "photos")
