@@ -278,11 +278,12 @@ def control_of(
     ):
         if part.get(name) != other.get(name):
             raise ZooError(f"the control {folder} must have the run's {name}, {part.get(name)}, got {other.get(name)}")
-    head = report["model"]["head"]
+    head, reached = report["model"]["head"], in_percent(report["test"])
     for record in map(records.get_record, records.list_models()):
-        if record.trainings and record.trainings["run"] == folder.name:
+        known = record.trainings or {}
+        if (known.get("run"), known.get("in_run")) == (folder.name, reached):  # the name alone may be of another
             return {"record": record.name, "head": head, **record.metrics}
-    return {"head": head, **in_percent(report["test"])}
+    return {"head": head, **reached}
 
 
 def main() -> None:

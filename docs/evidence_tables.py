@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from gather_evidence import DIFFERENCES, FIGURES, TRIALS, read
 
 from gcpzoo.errors import ZooError, unknown_name
@@ -228,17 +227,20 @@ def check_records(records: Sequence[Record], folder: Path) -> None:
     if not any(record.trainings for record in records):
         return
     files = [path for name in tables(folder) if {"run", "test/top1"} <= {*read(path := folder / f"{name}.csv")[0]}]
-    found = {run.about["run"]: (run, path) for path in files for run in collect([path])}
+    blocks = [block for path in files for block in compare(collect([path]))]
     for record in records:
         if not (known := record.trainings):
             continue
-        if known["run"] not in found:
-            raise ZooError(f"{record.name}: {known['run']} is in no table of docs/evidence: gather its sweep")
-        training, path = found[known["run"]]
-        cell = [run.test for run in collect([path]) if run.labels == training.labels and run.test is not None]
-        if abs(100 * np.mean(cell) - known["top1"]["mean"]) > 0.006:
-            told = f"says {known['top1']['mean']}, docs/evidence {100 * np.mean(cell):.2f}"
-            raise ZooError(f"{record.name}: its record {told}: run checkpoints/add.py again")
+        of_run = (head for block in blocks for head in block.heads)
+        heads = [head for head in of_run if any(run.about["run"] == known["run"] for run in head.runs)]
+        means = [100 * head.test.mean for head in heads if [run.seed for run in head.runs] == known["top1"]["seeds"]]
+        if not means:
+            what = "with its seeds in no table" if heads else "in no table"
+            raise ZooError(f"{record.name}: {known['run']} is {what} of docs/evidence: gather its sweep")
+        for mean in means:
+            if abs(mean - known["top1"]["mean"]) > 0.006:
+                told = f"says {known['top1']['mean']}, docs/evidence {mean:.2f}"
+                raise ZooError(f"{record.name}: its record {told}: run checkpoints/add.py again")
 
 
 def count(verdicts: Sequence[Verdict]) -> str:
@@ -304,9 +306,11 @@ def fill_in(text: str, folder: Path) -> str:
             raise ZooError(f"claims.yaml: {found[0]} must be [[TABLE DATA BACKBONE HEAD]], with - CONTROL for a gain")
         name, data, backbone, head = words[:4]
         claim = {"results": [name], "where": {"data": data, "backbone": backbone}, "control": words[-1]}
-        for block in select(claim, folder)[0]:
-            if (result := block.get(head)) is not None:
-                return percent(result.test) if len(words) == 4 else percent_between(result.over_seeds)
-        raise ZooError(f"claims.yaml: {found[0]} was not measured: docs/evidence has no such training")
+        results = [result for block in select(claim, folder)[0] if (result := block.get(head)) is not None]
+        if not results:
+            raise ZooError(f"claims.yaml: {found[0]} was not measured: docs/evidence has no such training")
+        if len(results) > 1:
+            raise ZooError(f"claims.yaml: {found[0]} stands for {len(results)} rows of other settings")
+        return percent(results[0].test) if len(words) == 4 else percent_between(results[0].over_seeds)
 
     return NUMBER.sub(figure, text)

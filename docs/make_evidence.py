@@ -151,8 +151,10 @@ def _origin(trainings: Sequence[Training]) -> str:
     """Say where and with which code the trainings ran."""
     machines = sorted({run.about.get("hardware", "") for run in trainings} - {""})
     code = sorted({run.about.get("git") or f"gcpzoo {run.about['gcpzoo']}" for run in trainings})
+    number = len({run.about.get("run") or id(run) for run in trainings})
+    again = f" ({len(trainings) - number} of them in two tables)" if number < len(trainings) else ""
     return (
-        f"{len(trainings)} trainings, final epoch, never the best; {'; '.join(machines) or 'hardware not recorded'}; "
+        f"{number} trainings{again}, final epoch, never the best; {'; '.join(machines) or 'hardware not recorded'}; "
         f"state of the code: {', '.join(code)}. {rates(trainings)}"
     )
 

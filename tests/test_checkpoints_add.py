@@ -118,13 +118,17 @@ def test_a_control_can_be_added_too_and_has_none_itself(
 def test_a_control_that_the_zoo_has_is_named_with_its_figures(
     module: ModuleType, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = get_record("resnet18_gap.tinyimagenet100")
-    known = replace(known, metrics={"top1": 69.9}, trainings={"run": "pets_gap_seed0"})
+    known, reached = get_record("resnet18_gap.tinyimagenet100"), {"top1": 70.0, "top5": 100.0, "per_class": 70.0}
+    known = replace(known, metrics={"top1": 69.9}, trainings={"run": "pets_gap_seed0", "in_run": reached})
     monkeypatch.setattr(module.records, "list_models", lambda: ["one"])
     monkeypatch.setattr(module.records, "get_record", {"one": known}.get)
     name = module.add(arguments(sweep / "runs" / "pets_isqrt_seed0"), tmp_path / "own")
     record = parse_record((tmp_path / "own" / "records" / f"{name}.yaml").read_text(), name)
     assert record.control == {"record": known.name, "head": "gap", "top1": 69.9}
+    other = replace(known, trainings=known.trainings | {"in_run": reached | {"top1": 71.0}})  # of the same name alone
+    monkeypatch.setattr(module.records, "get_record", {"one": other}.get)
+    found = module.find_in_sweep((sweep / "runs" / "pets_isqrt_seed0").resolve())
+    assert module.control_of(found, None, report_of(sweep, "isqrt")) == {"head": "gap", **reached}
 
 
 @pytest.mark.parametrize(

@@ -328,15 +328,32 @@ def test_advice_takes_its_figures_from_the_tables_or_is_refused(evidence: Path) 
     for wrong in ("[[pets pets resnet18 bdc]]", "[[pets cars resnet18 isqrt]]", "[[pets isqrt]]"):
         with pytest.raises(ZooError, match="claims.yaml"):
             fill_in(wrong, evidence)
+    path = evidence / "pets.csv"
+    lines = path.read_text().splitlines()
+    both = [f"{name},{line}" for name in ("short", "long") for line in lines[1:]]
+    path.write_text("\n".join([f"settings,{lines[0]}", *both]))
+    with pytest.raises(ZooError, match="stands for 2 rows"):
+        fill_in("[[pets pets resnet18 isqrt]]", evidence)
+
+
+def test_a_training_in_two_tables_is_counted_once(make: ModuleType, evidence: Path) -> None:
+    lines = (evidence / "pets.csv").read_text().splitlines()
+    again = [f"settings,{lines[0]}", *(f"again,{line}" for line in lines[1:] if ",gap," in line or ",close," in line)]
+    (evidence / "textures.csv").write_text("\n".join(again))
+    text, _ = make.page({"commands": COMMANDS, "claims": [CLAIM | {"results": ["pets", "textures"]}]}, evidence)
+    assert "12 trainings (6 of them in two tables), final epoch" in text
 
 
 def test_records_of_trainings_must_agree_with_the_tables(evidence: Path) -> None:
     from evidence_tables import check_records
 
-    known = {"run": "pets_isqrt_seed0", "top1": {"mean": 90.0}}
+    known = {"run": "pets_isqrt_seed0", "top1": {"mean": 90.0, "seeds": [0, 1, 2]}}
     record = replace(get_record("resnet18_isqrt.digits"), trainings=known)
+    lines = (evidence / "pets.csv").read_text().splitlines()
+    one_seed = [lines[0], *(line for line in lines if "isqrt_seed1" in line or "isqrt_seed0" in line)]
+    (evidence / "textures.csv").write_text("\n".join(one_seed))  # the same training, in another sweep with fewer seeds
     check_records([record, get_record("resnet18_isqrt.cub50")], evidence)
     with pytest.raises(ZooError, match=r"resnet18_isqrt\.digits: .* says 91\.0, docs/evidence 90\.00"):
-        check_records([replace(record, trainings=known | {"top1": {"mean": 91.0}})], evidence)
+        check_records([replace(record, trainings=known | {"top1": known["top1"] | {"mean": 91.0}})], evidence)
     with pytest.raises(ZooError, match="gather its sweep"):
         check_records([replace(record, trainings=known | {"run": "other"})], evidence)
