@@ -34,11 +34,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a page about the model."""
     record, config, size = _look_up(args.name)
-    of_run = not record and run_file(args.name)  # a single checkpoint may be of another epoch than the report
-    report = run_report(args.name, config) if of_run else {}
+    of_run = args.name not in list_models() and run_file(args.name)
+    report = run_report(args.name, config) if of_run else {}  # one checkpoint may be of another epoch than the report
     counted = {} if record and record.unsupported else _count(args.name, config, args.size, size)
     if args.json:
-        known = {k: v for k, v in vars(record).items() if v not in (None, [], {}, "")} if record else {"config": config}
+        fields = vars(record).items() if record else {"config": config}.items()
+        known = {key: value for key, value in fields if key != "name" and value not in (None, [], {}, "")}
         if record:
             known |= {"verification": record.status, "availability": record.availability}
         if report:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         show_json({"name": args.name, **known, "complexity": counted})
         return
     print(f"{printable(args.name)}\n")
-    known_rows = [*_measured(report), *(_known(record) if record else ())]
+    known_rows = _measured(report, record) if report else _known(record) if record else ()
     rows = [*_what(config), *known_rows, *_cost(counted), *_usage(args.name, record, config)]
     for label, text in rows:
         lines = textwrap.wrap(
@@ -126,8 +127,8 @@ def _what(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", describe_heads()[config["head"]]["description"]
 
 
-def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Lay out the report of a run."""
+def _measured(report: dict[str, Any], record: Record | None) -> Iterator[tuple[str, str]]:
+    """Lay out the report of a run, and the licence of what it started from, where there is one."""
     from gcpzoo.cli.outputs import summary_line
 
     if start := report.get("start"):
@@ -138,6 +139,8 @@ def _measured(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "accuracy", summary_line("test", report)
     elif "fit" in report:
         yield "accuracy", f"not tested; {report['fit']['epochs']} epochs trained"
+    if record:
+        yield "licence", record.licence
 
 
 def _known(record: Record) -> Iterator[tuple[str, str]]:

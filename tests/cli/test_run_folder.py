@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from gcpzoo.errors import ZooError
 from gcpzoo.paths import run_file
@@ -44,6 +45,20 @@ def test_info_tells_the_accuracy_of_a_run_not_of_any_of_its_checkpoints(cli: Cli
     code, out, err = cli("info", "run/checkpoints/former.ckpt")
     assert code == 0, err
     assert "accuracy" not in out
+
+
+def test_info_tells_the_accuracy_of_a_run_that_started_from_a_model_of_the_zoo(cli: Cli, run_folder: Path) -> None:
+    path = run_folder / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["gcpzoo"] |= {"start": "resnet18_isqrt.digits", "start_licence": "Apache-2.0"}
+    torch.save(content, path)
+    code, out, err = cli("info", "run")
+    assert code == 0, err
+    assert "accuracy    test after epoch 2: top-1 " in out
+    assert "licence     Apache-2.0" in out
+    known = json.loads(cli("info", "run", "--json")[1])
+    assert known["name"] == "run"
+    assert known["report"]["test"]["images"] == 9
 
 
 def test_a_test_replaces_the_results_of_a_run_only_if_told(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
