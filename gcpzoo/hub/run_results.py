@@ -77,6 +77,7 @@ def run_report(model: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         report: dict[str, Any] = read_json(path)
         _check_model(path, report["model"], config)
+        report["data"].setdefault("images", report["data"].pop("pictures", {}))  # "pictures" in reports of format 1
         _fields(report)  # it has them all
         return report
     except ZooError:
@@ -106,8 +107,7 @@ def _kept(report: Mapping[str, Any]) -> str:
 
 def _fields(report: Mapping[str, Any]) -> dict[str, Any]:
     data, epochs = report["data"], report["fit"]["epochs"]
-    images = data.get("images", data.get("pictures", {}))  # "pictures" in reports of format 1
-    counts = ", ".join(f"{n} images ({split})" for split, n in images.items())
+    counts = ", ".join(f"{n} images ({split})" for split, n in data["images"].items())
     about: dict[str, Any] = {
         "data": f"{data['data']}: {counts}" if counts else data["data"],
         "recipe": f"{epochs} epoch{'' if epochs == 1 else 's'}{_kept(report)}; every setting is in training.yaml",

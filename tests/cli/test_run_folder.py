@@ -59,6 +59,10 @@ def test_info_tells_the_accuracy_of_a_run_that_started_from_a_model_of_the_zoo(c
     known = json.loads(cli("info", "run", "--json")[1])
     assert known["name"] == "run"
     assert known["report"]["test"]["images"] == 9
+    report = json.loads((run_folder / "metrics.json").read_text())
+    report["data"]["pictures"] = report["data"].pop("images")  # as in format 1
+    (run_folder / "metrics.json").write_text(json.dumps(report))
+    assert "data        ImageFolder: " in cli("info", "run")[1]
 
 
 def test_a_test_replaces_the_results_of_a_run_only_if_told(cli: Cli, small_fit: list[str], run_folder: Path) -> None:
