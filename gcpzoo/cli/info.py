@@ -138,7 +138,8 @@ def _measured(report: dict[str, Any], record: Record | None) -> Iterator[tuple[s
     if "test" in report:
         yield "accuracy", summary_line("test", report)
     elif "fit" in report:
-        yield "accuracy", f"not tested; {report['fit']['epochs']} epochs trained"
+        epochs = report["fit"]["epochs"]
+        yield "accuracy", f"not tested; {epochs} epoch{'' if epochs == 1 else 's'} trained"
     if record:
         yield "licence", record.licence
 
