@@ -3,7 +3,7 @@
 
     python docs/make_evidence.py                                  # the pages, from docs/evidence/*.csv and claims.yaml
     python docs/make_evidence.py --gather runs/resnet18           # first take the results of a sweep as resnet18.csv
-    python docs/make_evidence.py --gather runs/roots --beside runs/resnet18     # heads of two sweeps, on the same data
+    python docs/make_evidence.py --gather runs/heads --beside runs/roots        # heads of two sweeps, on the same data
     python docs/make_evidence.py --gather roots.csv --as roots    # or a table of another command
 
 docs/evidence/claims.yaml says which results belong to which claim; no figure stands in it.

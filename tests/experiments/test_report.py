@@ -171,6 +171,19 @@ def test_what_holds_no_results_and_what_is_there_twice_is_refused(sweep: Path, t
         collect([sweep])
 
 
+def test_a_training_that_two_sweeps_share_counts_once(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    header = "data,backbone,head,seed,epoch,val/top1,test/top1,hash\n"
+    shared = f"{header}pets,resnet18,gap,0,0,0.5,0.5,abc\n"
+    one.write_text(f"{shared}pets,resnet18,isqrt,0,0,0.5,0.6,def\n")
+    two.write_text(f"{shared}pets,resnet18,mine,0,0,0.5,0.7,fff\n")
+    assert [run.labels["head"] for run in collect([one, two])] == ["gap", "isqrt", "mine"]
+    for other in ("0.4,abc", "0.5,bcd", "0.5,"):  # another accuracy, other options, unknown ones
+        two.write_text(f"{header}pets,resnet18,gap,0,0,0.5,{other}\n")
+        with pytest.raises(ZooError, match="leave one of them out"):
+            collect([one, two])
+
+
 def test_calibration_is_the_distance_of_confidence_from_accuracy(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep", {"gap": {0: 0.5}})  # right at 0.9, wrong at 0.6: 0.1 and 0.6 off
     measured = calibration(collect([folder]))

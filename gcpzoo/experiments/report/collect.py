@@ -23,8 +23,11 @@ def collect(folders: list[Path]) -> list[Training]:
     Args:
         folders: outputs of sweeps, folders of runs, single runs, and tables such as ``results.csv`` alone.
 
+    Returns:
+        The trainings; one that two sweeps share, such as their control, counts once.
+
     Raises:
-        ZooError: if a folder holds no results, or two trainings are the same cell and seed.
+        ZooError: if a folder holds no results, or two trainings that are not one are the same cell and seed.
 
     >>> collect([Path("nowhere")])
     Traceback (most recent call last):
@@ -44,14 +47,17 @@ def collect(folders: list[Path]) -> list[Training]:
     found += read_runs(plain, apart=bool(found))
     seen: dict[Any, Training] = {}
     for run in found:
-        key = (*sorted(run.labels.items()), run.seed)
-        if key in seen:
+        first = seen.setdefault((*sorted(run.labels.items()), run.seed), run)
+        if first is not run and not _are_one(first, run):
             name = " · ".join(run.labels.values())
-            raise ZooError(
-                f"{name}, seed {run.seed}, is in {seen[key].source} and in {run.source}: leave one of them out"
-            )
-        seen[key] = run
-    return found
+            raise ZooError(f"{name}, seed {run.seed}, is in {first.source} and in {run.source}: leave one of them out")
+    return list(seen.values())
+
+
+def _are_one(one: Training, other: Training) -> bool:
+    """Say whether two sweeps have the same training: the same options, and the same accuracy."""
+    known = one.about.get("hash") and one.test is not None
+    return bool(known and (one.about["hash"], one.test) == (other.about.get("hash"), other.test))
 
 
 def _read_tables(folder: Path) -> Iterator[Training]:
