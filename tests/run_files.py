@@ -59,7 +59,7 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """Name every value of nested mappings and lists that is not the same bit by bit, but for times."""
+    """Name every value of nested mappings and lists that is not the same bit for bit, but for times."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         if one.dtype != other.dtype or not torch.equal(one, other):
             yield name

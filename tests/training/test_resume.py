@@ -1,4 +1,4 @@
-"""A training that is stopped at any moment and resumed ends as the uninterrupted one, bit by bit."""
+"""A training that is stopped at any moment and resumed ends as the uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
