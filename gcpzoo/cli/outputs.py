@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from gcpzoo.analysis.prediction_table import write_table
 from gcpzoo.errors import ZooError
@@ -18,6 +20,8 @@ from gcpzoo.training.options import CONFIG
 
 OUTPUT = "GCPZOO_OUTPUT"
 """Environment variable by which the processes of one run share its folder."""
+LOCK = ".lock"
+"""File in a run's folder that its first process holds, see :func:`hold`."""
 
 
 def output_folder(config: Any, subcommand: str) -> Path:
@@ -126,6 +130,36 @@ def make_output(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"the output folder {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
+@rank_zero_only
+def hold(folder: Path) -> BinaryIO | None:
+    """Keep the folder of a run to this command, for as long as it keeps what this returns.
+
+    The first of a run's processes holds it, once: closing one of two files would end both locks. The lock is that
+    process's own (POSIX): data workers do not inherit it, and it ends with a killed process at once.
+
+    Returns:
+        An open file; ``None`` where nothing can be written, which is named elsewhere, and in further processes.
+
+    Raises:
+        ZooError: if another command holds it.
+
+    >>> hold(Path("/proc/run")) is None
+    True
+    """
+    try:
+        file = (folder / LOCK).open("ab")
+    except OSError:
+        return None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ZooError(f"another run writes into {str(folder)!r}: wait for it, or give another --output") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def set_former_log_aside(folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import yaml
@@ -25,6 +25,7 @@ from gcpzoo.cli.generations import SeveralTrainings
 from gcpzoo.cli.mistakes import write_mistakes
 from gcpzoo.cli.outputs import (
     OUTPUT,
+    hold,
     make_output,
     output_folder,
     print_summary,
@@ -35,6 +36,7 @@ from gcpzoo.cli.parser import typed_options
 from gcpzoo.cli.resume import check_same, find_checkpoint, is_finished, is_trained
 from gcpzoo.cli.seen import find_run, warn_of_seen
 from gcpzoo.data import ImageDataModule, ImageFolder
+from gcpzoo.data.classes import count_classes
 from gcpzoo.data.modules import data_modules
 from gcpzoo.data.scan import refuse_inside
 from gcpzoo.errors import ZooError
@@ -62,6 +64,7 @@ class ZooCLI(LightningCLI):
     """
 
     run_checkpoint: RunCheckpoint | None = None
+    held: BinaryIO | None = None
     trained = finished = False
     fit_parser: LightningArgumentParser | None = None
 
@@ -95,7 +98,7 @@ class ZooCLI(LightningCLI):
         )  # fmt: skip
         add_best_options(parser)
         parser.add_class_arguments(RunCheckpoints, "checkpoint")
-        parser.link_arguments("data", "model.num_classes", compute_fn=_num_classes, apply_on="instantiate")
+        parser.link_arguments("data", "model.num_classes", compute_fn=count_classes, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and keep ``--ckpt_path`` from LightningCLI, which would read hyper-parameters of one format only."""
@@ -136,6 +139,7 @@ class ZooCLI(LightningCLI):
         if self.subcommand != "fit" or self.ckpt_path or not config.output:
             raise ZooError("--resume belongs to 'gcpzoo fit … --output DIR', without --ckpt_path")
         folder = Path(config.output)
+        self.held = hold(folder)
         checkpoint = find_checkpoint(folder)
         if checkpoint or (folder / CONFIG).is_file() or (folder / REPORT).is_file():
             asked = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
@@ -253,6 +257,7 @@ class ZooCLI(LightningCLI):
                 refuse_inside(self.output, str(self.datamodule.root))
                 warn_of_seen(self._trained_before(), self.datamodule, split)
         make_output(self.output)
+        self.held = self.held or hold(self.output)
 
     def _trained_before(self) -> RunCheckpoint | None:
         """Find the run that is evaluated, or that a training starts from."""
@@ -291,8 +296,7 @@ class ZooCLI(LightningCLI):
             print(f"the run in {self.output} has finished: nothing to do")
         elif self.trained and evaluate:
             self.trainer.test(self.model, self.datamodule, ckpt_path=self.ckpt_path, verbose=False)
-            self._show_mistakes()
-            print_summary(self.trainer, self.output)
+            self.after_test()
         else:
             self.trainer.fit(**kwargs)
             self._evaluate(evaluate)
@@ -307,9 +311,8 @@ class ZooCLI(LightningCLI):
 
     def _show_mistakes(self) -> None:
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-            table = next(c for c in callbacks if isinstance(c, TestPredictions)).table
-            write_mistakes(table, self.model.model, self.datamodule, self.output)
+            written = next(c for c in self.trainer.callbacks if isinstance(c, TestPredictions))  # type: ignore[attr-defined]
+            write_mistakes(written.table, self.model.model, self.datamodule, self.output)
 
     def after_test(self) -> None:
         self._show_mistakes()
@@ -342,9 +345,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Namespace):
         return value.as_dict()
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _num_classes(data: Any) -> int:
-    if not hasattr(data, "num_classes"):
-        raise ZooError(f"{type(data).__name__} must have num_classes and class_names, as data modules do")
-    return data.num_classes

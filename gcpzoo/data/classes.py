@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from gcpzoo.errors import ZooError, is_control
 
@@ -157,3 +158,18 @@ def check_same_classes(known: Sequence[str] | None, names: Sequence[str]) -> Non
             f"the model's classes are not the data's: class {other} is {known[other]!r} to the model and "
             f"{names[other]!r} in the data; rename the folders, or train a new classifier"
         )
+
+
+def count_classes(data: Any) -> int:
+    """Give the number of classes of a data module, also of one from elsewhere.
+
+    Raises:
+        ZooError: if it does not say.
+
+    >>> from gcpzoo.data import Digits
+    >>> count_classes(Digits())
+    10
+    """
+    if not hasattr(data, "num_classes"):
+        raise ZooError(f"{type(data).__name__} must have num_classes and class_names, as data modules do")
+    return int(data.num_classes)

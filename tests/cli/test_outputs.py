@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,3 +124,20 @@ def test_predictions_of_other_data_in_several_processes_are_refused(
     two = SimpleNamespace(trainer=SimpleNamespace(world_size=2), datamodule=None)
     with pytest.raises(ZooError, match="predict on other data modules needs one process, got 2"):
         ZooCLI.predict(two)  # type: ignore[arg-type]
+
+
+def test_two_commands_never_write_into_one_folder_and_a_killed_one_holds_nothing(
+    cli: Cli, small_fit: list[str], tmp_path: Path
+) -> None:
+    holder = "import fcntl, time; f = open('run/.lock', 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(); time.sleep(60)"
+    for resume in ([], ["--resume"]):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            other.stdout.readline()
+            code, _, err = cli(*small_fit, "--output", "run", *resume)
+            other.kill()
+        assert code == 2
+        assert "another run writes into 'run': wait for it" in err
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+    assert cli(*small_fit, "--output", "run", "--resume")[0] == 0
