@@ -277,8 +277,8 @@ class ZooCLI(LightningCLI):
     def before_fit(self) -> None:
         if not self.trained:
             self.model.distillation.load(self.datamodule)  # one that cannot teach is an error now, not after the checks
-        if self.run_checkpoint and isinstance(self.datamodule, ImageFolder):  # where nothing is left to train, too
-            self.datamodule.check_files(self.run_checkpoint.files)
+        elif self.run_checkpoint and isinstance(self.datamodule, ImageFolder):
+            self.datamodule.check_files(self.run_checkpoint.files)  # a training that goes on restores, and checks, them
         self._begin("test" if self.config[self.subcommand].evaluate else None)
         if not isinstance(self.datamodule, ImageDataModule) or not self.trainer.is_global_zero:
             return
