@@ -152,7 +152,7 @@ def read_plan(path: str | Path, output: str | Path | None = None) -> Plan:
 
     >>> read_plan("nowhere.yaml")
     Traceback (most recent call last):
-    gcpzoo.errors.ZooError: unknown sweep file 'nowhere.yaml'; available: sweep/digits.yaml, ...
+    gcpzoo.errors.ZooError: unknown sweep file 'nowhere.yaml'; available: sweep/birds.yaml, ...
     """
     path = find_config(path, "sweep file", "sweep")
     content = read_config(path)
