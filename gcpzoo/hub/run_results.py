@@ -25,7 +25,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     {}
     """
     try:
-        report = read_json(folder / REPORT)
+        report = _read(folder / REPORT)
     except (OSError, ValueError):
         return {}
     return report if isinstance(report, dict) else {}
@@ -75,15 +75,24 @@ def run_report(model: str | Path, config: Mapping[str, Any]) -> dict[str, Any]:
     if checkpoint.suffix != ".ckpt" or checkpoint.parent.name != "checkpoints" or not path.is_file():
         return {}
     try:
-        report: dict[str, Any] = read_json(path)
+        report: dict[str, Any] = _read(path)
         _check_model(path, report["model"], config)
-        report["data"].setdefault("images", report["data"].pop("pictures", {}))  # "pictures" in reports of format 1
+        report["data"].setdefault("images", {})  # of other data modules
         _fields(report)  # it has them all
         return report
     except ZooError:
         raise
     except WRONG as error:
         raise _no_report(checkpoint, error) from None
+
+
+def _read(path: Path) -> Any:
+    """Read a report; format 1 says "pictures" where today's says "images"."""
+    report = read_json(path)
+    data = report.get("data") if isinstance(report, dict) else None
+    if isinstance(data, dict) and "pictures" in data:
+        data["images"] = data.pop("pictures")
+    return report
 
 
 def _no_report(checkpoint: Path, error: Exception) -> ZooError:

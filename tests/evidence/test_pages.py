@@ -1,8 +1,7 @@
-"""The evidence: condensed from sweeps, judged by rule, and the pages are what the command writes from it."""
+"""The evidence is judged by rule, and the pages are what the command writes from it."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 
 import matplotlib
 import pytest
-from sweep_folder import write_sweep
+from evidence_claim import CLAIM, COMMANDS, rows
 
 import gcpzoo
 from gcpzoo.errors import ZooError
@@ -20,49 +19,7 @@ from gcpzoo.experiments.report import Block, HeadResult, Training
 from gcpzoo.experiments.statistics import Estimate
 from gcpzoo.hub.records import get_record
 
-ROOT = Path(__file__).parents[1]
-COMMANDS = {
-    "pets": "gcpzoo sweep pets.yaml",
-    "textures": "gcpzoo sweep textures.yaml",
-    "noise": "gcpzoo analyze",
-    "roots": "x",
-}
-CLAIM = {"claim": "More accurate", "source": "a paper", "results": ["pets"], "heads": ["isqrt", "worse", "close"]}
-SHARES = {
-    "gap": {0: 0.70, 1: 0.71, 2: 0.69},
-    "isqrt": {0: 0.90, 1: 0.92, 2: 0.88},
-    "worse": {0: 0.50, 1: 0.51, 2: 0.48},
-    "close": {0: 0.71, 1: 0.70, 2: 0.69},
-}
-
-
-@pytest.fixture(autouse=True)
-def docs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "docs")
-
-
-@pytest.fixture
-def make() -> ModuleType:
-    import make_evidence
-
-    return make_evidence
-
-
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of a sweep with a head that wins, one that loses and one that is close."""
-    return write_sweep(tmp_path_factory.mktemp("sweeps") / "pets", SHARES)
-
-
-@pytest.fixture
-def evidence(make: ModuleType, pets: Path, tmp_path: Path) -> Path:
-    make.gather(pets, "pets", tmp_path)
-    return tmp_path
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_pages_are_what_the_command_writes(make: ModuleType) -> None:
@@ -79,79 +36,6 @@ def test_the_committed_pages_are_what_the_command_writes(make: ModuleType) -> No
     if f"matplotlib=={matplotlib.__version__}\n" in (ROOT / "constraints.txt").read_text():
         for name, drawing in drawings.items():
             assert (make.EVIDENCE / name).read_text(encoding="utf-8") == drawing, name
-
-
-def test_no_committed_table_holds_a_folder_of_a_machine() -> None:
-    from gather_evidence import EVIDENCE, PLACE
-
-    for path in EVIDENCE.glob("*.csv"):
-        assert not [cell for row in rows(path) for cell in row.values() if PLACE.search(cell)], path
-
-
-def test_gathering_keeps_all_figures_and_no_folder_of_the_machine(make: ModuleType, pets: Path, tmp_path: Path) -> None:
-    table = rows(pets / "results.csv")
-    table[0] |= {"state": "failed", "error": "cannot read '/home/me/data/a b.png': see /tmp/x/log.txt"}
-    source = tmp_path / "mine"
-    source.mkdir()
-    from gather_evidence import write
-
-    write(source / "results.csv", list(table[0]), table)
-    write(source / "trials.csv", list(table[0]), table[:1])
-    written = make.gather(source, "mine", tmp_path / "evidence")
-    assert [path.name for path in written] == ["mine.csv", "mine.trials.csv"]  # no predictions: no differences
-    kept = rows(written[0])
-    assert kept[0]["error"] == "cannot read 'a b.png': see log.txt"
-    assert [r | {"error": ""} for r in kept] == [{k: str(v) for k, v in r.items()} | {"error": ""} for r in table]
-
-
-def test_gathering_compares_every_pair_of_heads_over_test_images(evidence: Path) -> None:
-    found = {(r["head"], r["control"]): r for r in rows(evidence / "pets.differences.csv")}
-    assert len(found) == 4 * 3
-    assert found["isqrt", "gap"]["mean"] == "0.200000"
-    assert found["gap", "isqrt"]["mean"] == "-0.200000"
-    assert (found["isqrt", "gap"]["seeds"], found["isqrt", "gap"]["images"]) == ("0 1 2", "200")
-    assert 0.1 < float(found["isqrt", "gap"]["low"]) < 0.2 < float(found["isqrt", "gap"]["high"]) < 0.3
-
-
-def test_heads_of_two_sweeps_are_compared_where_it_is_asked_for(make: ModuleType, pets: Path, tmp_path: Path) -> None:
-    other = write_sweep(tmp_path / "roots", {"minimax": {0: 0.95, 1: 0.97, 2: 0.93}})
-    make.gather(other, "roots", tmp_path / "alone")
-    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["roots.csv"]
-    make.gather(pets, "pets", tmp_path / "both")
-    make.gather(other, "roots", tmp_path / "both", beside=[pets])
-    pairs = {(row["head"], row["control"]) for row in rows(tmp_path / "both" / "roots.differences.csv")}
-    assert pairs == {pair for head in SHARES for pair in ((head, "minimax"), ("minimax", head))}
-    assert {row["head"] for row in rows(tmp_path / "both" / "roots.csv")} == {"minimax"}
-    claim = CLAIM | {"results": ["pets", "roots"], "control": "isqrt", "heads": ["minimax"]}
-    text, _ = make.page({"commands": COMMANDS, "claims": [claim]}, tmp_path / "both")
-    assert "Outcome: **holds in 1 of 1 comparison**." in text
-
-
-def test_gathering_again_removes_what_the_sweep_has_no_more(make: ModuleType, pets: Path, tmp_path: Path) -> None:
-    (tmp_path / "pets.trials.csv").write_text("old")
-    make.gather(pets, "pets", tmp_path)
-    assert not (tmp_path / "pets.trials.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "told"),
-    [
-        ("nowhere", "pets", "holds no results.csv"),
-        ("empty", "pets", "holds no results"),
-        ("begun", "pets", "is done yet"),
-        ("empty", "A b", "--as"),
-    ],
-)
-def test_what_cannot_be_gathered_is_refused(
-    source: str, name: str, told: str, make: ModuleType, pets: Path, tmp_path: Path
-) -> None:
-    lines = (pets / "results.csv").read_text().splitlines(keepends=True)
-    for folder, n in (("empty", 1), ("begun", 2)):  # columns alone; a first epoch
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "results.csv").write_text("".join(lines[:n]))
-    with pytest.raises(ZooError, match=told):
-        make.gather(tmp_path / source, name, tmp_path / "evidence")
-    assert not (tmp_path / "evidence").exists()
 
 
 @pytest.mark.parametrize(
